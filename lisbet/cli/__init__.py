@@ -1,0 +1,127 @@
+"""``betman``: parse, check, then run.
+
+Fire reads the command line and hands back a Job; only after everything was checked is it run.
+"""
+
+import errno
+import inspect
+import logging
+import signal
+import sys
+from typing import Any
+
+import fire
+import fire.decorators
+
+from lisbet import __version__
+from lisbet.cli import help as help_pages
+from lisbet.cli.argv import normalise
+from lisbet.cli.commands import COMMANDS, Command, Job
+from lisbet.errors import ConfigError, LisbetError, OutputError, unknown
+
+HELP = {"-h", "--help", "help"}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run betman.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Words after the program's name; default: those of this process.
+
+    Raises
+    ------
+    SystemExit
+        With code 0 when done, 2 when the user can mend the input, 1 for a defect of ours,
+        130 when interrupted.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    details = any(word.startswith("-vv") for word in words)
+    try:
+        if (job := parse(words)) is not None:
+            _set_up_logging(job.options.verbose)
+            job.run()
+    except LisbetError as error:
+        _fail(str(error), error.exit_code, details)
+    except OSError as error:
+        _fail(str(_readable(error)), OutputError.exit_code, details)
+    except KeyboardInterrupt:
+        _fail("interrupted", 128 + signal.SIGINT, details)
+    except Exception as error:
+        _fail(
+            f"this is a defect of betman, not of your data: {type(error).__name__}: {error}\n"
+            "Please report it; run again with -vv for the details.",
+            1,
+            details,
+        )
+
+
+def parse(words: list[str]) -> Job | None:
+    """Turn the words of a command line into a checked job; print help where it is asked for."""
+    if not words or words[0] in HELP - {"help"} or words == ["help"]:
+        print(help_pages.overview())
+        return None
+    if words[0] == "--version":
+        print(f"betman {__version__}")
+        return None
+    name, *rest = words[1:2] + ["--help"] if words[0] == "help" else words
+    name = name.replace("-", "_") if not name.startswith("-") else name
+    if name not in COMMANDS:
+        raise ConfigError(unknown("command", name, COMMANDS))
+    command = COMMANDS[name]
+    if HELP & set(rest):
+        print(help_pages.page(command))
+        return None
+    job = fire.Fire(
+        _component(command),
+        command=normalise(rest, command),
+        name=f"betman {name}",
+        serialize=lambda _: None,  # a job is run here, not printed by Fire
+    )
+    assert isinstance(job, Job)
+    return job
+
+
+def _component(command: Command) -> Any:
+    """Make the function that Fire calls: every option is text, and the result is a Job."""
+
+    @fire.decorators.SetParseFns(**dict.fromkeys(command.fields, str))
+    def build(**given: str) -> Job:
+        return Job(command, command.check(given))
+
+    build.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+            for name in command.fields
+        ]
+    )
+    return build
+
+
+def _set_up_logging(verbose: int) -> None:
+    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    logging.getLogger("lisbet").setLevel(level)
+
+
+def _readable(error: OSError) -> OutputError:
+    """Say which file could not be read or written, and what to do about it."""
+    advice = {
+        errno.ENOSPC: "free some space or choose another --output_path; earlier files are as before",
+        errno.EDQUOT: "your quota is used up; free some space or choose another --output_path",
+        errno.EACCES: "check the permissions, or choose another place",
+        errno.EROFS: "this file system is read-only; choose another --output_path",
+    }
+    where = f"{error.filename}: " if error.filename else ""
+    hint = advice.get(error.errno or 0)
+    reason = error.strerror or str(error)
+    return OutputError(f"{where}{reason}" + (f" ({hint})" if hint else ""))
+
+
+def _fail(message: str, code: int, details: bool) -> None:
+    if details:
+        logging.getLogger("lisbet").error("", exc_info=True)
+    sys.stdout.flush()
+    print(f"betman: error: {message}", file=sys.stderr)
+    sys.exit(code)

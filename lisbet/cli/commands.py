@@ -1,0 +1,113 @@
+"""The table of commands: a name, the options it takes, and what it runs."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from lisbet import options
+from lisbet.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of betman.
+
+    Parameters
+    ----------
+    name : str
+        What the user types.
+    options : type of Options
+        Its options; the class docstring is its help.
+    target : str
+        ``module:function`` that runs it, imported only then: the module may need torch.
+    """
+
+    name: str
+    options: type[options.Options]
+    target: str
+
+    @property
+    def fields(self) -> dict[str, FieldInfo]:
+        """Every option and positional, by name."""
+        return self.options.model_fields
+
+    @property
+    def positionals(self) -> list[str]:
+        """Names of the words that are given by their place, in order."""
+        return [name for name, field in self.fields.items() if "positional" in extra(field)]
+
+    @property
+    def summary(self) -> str:
+        """First line of the help."""
+        return inspect.getdoc(self.options).splitlines()[0]  # type: ignore[union-attr]
+
+    def is_switch(self, name: str) -> bool:
+        """Whether an option is a yes-or-no one, which may stand without a value."""
+        return self.fields[name].annotation is bool
+
+    def check(self, given: dict[str, Any]) -> options.Options:
+        """Read and check the options as they were typed.
+
+        Raises
+        ------
+        ConfigError
+            If something is missing or cannot be read; one message names everything.
+        """
+        try:
+            return self.options(**given)
+        except ValidationError as error:
+            raise ConfigError("\n".join(self._messages(error))) from error
+
+    def _messages(self, error: ValidationError) -> list[str]:
+        messages = []
+        for problem in error.errors():
+            cause = problem.get("ctx", {}).get("error")
+            if isinstance(cause, ValidationError):
+                messages += self._messages(cause)
+                continue
+            text = str(cause) if cause is not None else problem["msg"]
+            name = str(problem["loc"][0]) if problem["loc"] else ""
+            if problem["type"] == "missing":
+                word = name.upper() if name in self.positionals else f"--{name}"
+                text = f"{word} is missing; see betman {self.name} --help"
+            elif name in self.fields:
+                text = f"--{name}={problem['input']}: {text[0].lower()}{text[1:]}"
+            messages.append(text)
+        return list(dict.fromkeys(messages))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command with checked options, ready to run."""
+
+    command: Command
+    options: options.Options
+
+    def run(self) -> None:
+        """Import what the command needs and run it."""
+        module, function = self.command.target.split(":")
+        run: Callable[[options.Options], None] = getattr(importlib.import_module(module), function)
+        run(self.options)
+
+
+def extra(field: FieldInfo) -> dict[str, Any]:
+    """Return what an option declares about itself beside its type and default."""
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("fetch_dataset", options.FetchOptions, "lisbet.data.hub:fetch_dataset"),
+        Command("train_model", options.TrainOptions, "lisbet.training.loop:train_model"),
+        Command("export_embedder", options.ExportOptions, "lisbet.model_dir:export_embedder"),
+        Command("compute_embeddings", options.EmbeddingOptions, "lisbet.predict:compute_embeddings"),
+        Command("model_info", options.InfoOptions, "lisbet.model_dir:model_info"),
+        Command("plot_history", options.PlotOptions, "lisbet.plots:plot_history"),
+    )
+}

@@ -1,0 +1,64 @@
+"""The pages of ``betman --help`` and ``betman COMMAND --help``, made from the options."""
+
+import inspect
+import textwrap
+from typing import Any, get_args
+
+from pydantic_core import PydanticUndefined
+
+from lisbet import __version__
+from lisbet.cli.commands import COMMANDS, Command, extra
+
+WIDTH = 88
+
+
+def overview() -> str:
+    """Return the page that lists the commands."""
+    lines = [
+        f"betman {__version__}: train LISBET models of social behaviour and apply them",
+        "",
+        "usage: betman COMMAND [options]",
+        "",
+        "commands:",
+    ]
+    wide = max(map(len, COMMANDS))
+    lines += [f"  {name:{wide}}  {command.summary}" for name, command in COMMANDS.items()]
+    lines += ["", "betman COMMAND --help explains a command; betman --version prints the version."]
+    return "\n".join(lines)
+
+
+def page(command: Command) -> str:
+    """Return the help of one command: usage, options with defaults and units, examples."""
+    text = inspect.getdoc(command.options) or ""
+    description, _, examples = text.partition("Examples\n--------\n")
+    places = " ".join(name.upper() for name in command.positionals)
+    lines = [f"usage: betman {command.name} [options] {places}", "", description.strip()]
+    groups: dict[str, list[str]] = {}
+    for name, field in command.fields.items():
+        said = extra(field)
+        title = "positional" if "positional" in said else said["group"]
+        groups.setdefault(title, []).append(_entry(command, name))
+    for title in sorted(groups, key=lambda title: (title != "positional", title == "output")):
+        lines += ["", f"{title}:", *groups[title]]
+    if examples:
+        lines += ["", "examples:", textwrap.indent(examples.strip(), "  ")]
+    return "\n".join(lines)
+
+
+def _entry(command: Command, name: str) -> str:
+    field = command.fields[name]
+    unit = extra(field).get("unit")
+    notes = [str(unit)] if unit else []
+    if choices := [choice for choice in get_args(field.annotation) if isinstance(choice, str)]:
+        notes.append(" or ".join(choices))
+    if field.default not in (PydanticUndefined, None) and not command.is_switch(name):
+        notes.append(f"default: {_plain(field.default)}")
+    text = (field.description or "") + (f" ({'; '.join(notes)})" if notes else "")
+    head = name.upper() if name in command.positionals else f"--{name}"
+    body = textwrap.wrap(text, WIDTH - 24)
+    first = f"  {head:20}  {body[0]}" if len(head) <= 20 else f"  {head}\n{'':24}{body[0]}"
+    return "\n".join([first, *(f"{'':24}{line}" for line in body[1:])])
+
+
+def _plain(default: Any) -> str:
+    return ",".join(default) if isinstance(default, tuple) else str(default)

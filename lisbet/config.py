@@ -1,0 +1,235 @@
+"""Frozen, validated values that the rest is told in: which axes, which window, which scale.
+
+Nothing here imports torch. A value that a user writes as one word has ``parse`` and prints as
+that same word, so that a file of options reads back as it was written.
+"""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+ALL = "*"
+
+
+class Config(BaseModel):
+    """A frozen value that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def from_text(value_type: Any) -> BeforeValidator:
+    """Let a field of a type with ``parse`` be read from text."""
+    return BeforeValidator(lambda raw: value_type.parse(raw) if isinstance(raw, str) else raw)
+
+
+AS_TEXT = PlainSerializer(str, return_type=str)
+
+
+def split_words(raw: Any) -> Any:
+    """Split comma-separated text into a tuple of words; leave anything else as it is."""
+    if not isinstance(raw, str):
+        return raw
+    words = tuple(word.strip() for word in raw.split(","))
+    if "" in words:
+        raise ValueError(f"an item is empty in {raw!r}; separate items by single commas")
+    return words
+
+
+Words = Annotated[
+    tuple[str, ...],
+    BeforeValidator(split_words),
+    PlainSerializer(lambda words: ",".join(words), return_type=str),
+]
+"""Comma-separated words."""
+
+
+def _three_parts(text: str, example: str) -> list[str]:
+    parts = [part.strip() for part in text.split(";")]
+    if len(parts) != 3 or "" in parts:
+        raise ValueError(f"expected INDIVIDUALS;AXES;KEYPOINTS such as {example!r}, got {text!r}")
+    return parts
+
+
+class Selection(Config):
+    """Which individuals, spatial axes and keypoints to keep, in this order; None keeps all."""
+
+    individuals: tuple[str, ...] | None = None
+    space: tuple[str, ...] | None = None
+    keypoints: tuple[str, ...] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``INDIVIDUALS;AXES;KEYPOINTS``, each a comma-separated list or ``*``.
+
+        Examples
+        --------
+        >>> Selection.parse("m1,m2;x,y;*").space
+        ('x', 'y')
+        """
+        parts = _three_parts(text, "resident,intruder;x,y;*")
+        names = [None if part == ALL else split_words(part) for part in parts]
+        for chosen in names:
+            if chosen is not None and len(set(chosen)) < len(chosen):
+                raise ValueError(f"{','.join(chosen)!r} names something twice")
+        return cls(individuals=names[0], space=names[1], keypoints=names[2])
+
+    def __str__(self) -> str:
+        parts = (self.individuals, self.space, self.keypoints)
+        return ";".join(ALL if part is None else ",".join(part) for part in parts)
+
+
+class Renames(Config):
+    """New names of individuals, spatial axes and keypoints, as (old, new) pairs."""
+
+    individuals: tuple[tuple[str, str], ...] = ()
+    space: tuple[tuple[str, str], ...] = ()
+    keypoints: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``INDIVIDUALS;AXES;KEYPOINTS``, each a list of ``old:new`` or ``*``.
+
+        Examples
+        --------
+        >>> Renames.parse("adult:resident;*;*").individuals
+        (('adult', 'resident'),)
+        """
+        parts = _three_parts(text, "adult:resident,juvenile:intruder;*;*")
+        return cls(**dict(zip(cls.model_fields, map(cls._pairs, parts), strict=True)))
+
+    @staticmethod
+    def _pairs(part: str) -> tuple[tuple[str, str], ...]:
+        if part == ALL:
+            return ()
+        pairs = []
+        for word in split_words(part):
+            old, colon, new = word.partition(":")
+            if not (colon and old and new) or ":" in new:
+                raise ValueError(f"expected old:new, got {word!r}")
+            pairs.append((old, new))
+        if len({old for old, _ in pairs}) < len(pairs):
+            raise ValueError(f"{part!r} renames something twice")
+        return tuple(pairs)
+
+    def __str__(self) -> str:
+        parts = (self.individuals, self.space, self.keypoints)
+        return ";".join(",".join(map(":".join, part)) or ALL for part in parts)
+
+
+class Settings(Config):
+    """Settings of a backbone or a task, by the names of their configuration."""
+
+    pairs: tuple[tuple[str, str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``owner.key=value,…``.
+
+        Examples
+        --------
+        >>> Settings.parse("backbone.kernel_size=4,order.negatives=simple").by_owner()
+        {'backbone': {'kernel_size': '4'}, 'order': {'negatives': 'simple'}}
+        """
+        pairs = []
+        for word in split_words(text) if text else ():
+            place, equals, value = word.partition("=")
+            owner, dot, key = place.partition(".")
+            if not (equals and dot and owner and key and value):
+                raise ValueError(f"expected owner.key=value such as backbone.dropout=0.1, got {word!r}")
+            pairs.append((owner, key, value))
+        if len({pair[:2] for pair in pairs}) < len(pairs):
+            raise ValueError(f"{text!r} sets something twice")
+        return cls(pairs=tuple(pairs))
+
+    def by_owner(self) -> dict[str, dict[str, str]]:
+        """Return the settings as text, by what they belong to."""
+        grouped: dict[str, dict[str, str]] = {}
+        for owner, key, value in self.pairs:
+            grouped.setdefault(owner, {})[key] = value
+        return grouped
+
+    def __str__(self) -> str:
+        return ",".join(f"{owner}.{key}={value}" for owner, key, value in self.pairs)
+
+
+MINMAX = "minmax"
+
+
+class Scale(Config):
+    """Size of the video in pixels, one number for each spatial axis; None scales by range."""
+
+    size: tuple[float, ...] | None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``WxH``, ``WxHxD``, or ``minmax``: each recording's own minimum and maximum.
+
+        Examples
+        --------
+        >>> Scale.parse("1024x570").size
+        (1024.0, 570.0)
+        """
+        if text.lower() == MINMAX:
+            return cls(size=None)
+        try:
+            size = tuple(float(part) for part in text.lower().split("x"))
+        except ValueError:
+            size = ()
+        if len(size) not in (2, 3) or not all(0 < side < float("inf") for side in size):
+            raise ValueError(f"expected WIDTHxHEIGHT[xDEPTH] such as 1024x570, got {text!r}")
+        return cls(size=size)
+
+    def __str__(self) -> str:
+        return MINMAX if self.size is None else "x".join(f"{side:.12g}" for side in self.size)
+
+
+class Window(Config):
+    """Which frames make one sample.
+
+    The window of a frame f holds the `size` frames f-size+1+offset … f+offset.
+    """
+
+    size: int = Field(ge=2)
+    offset: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _target_lies_inside(self) -> Self:
+        if self.offset >= self.size:
+            raise ValueError(
+                f"window_offset ({self.offset}) must be smaller than window_size ({self.size}), "
+                "or the window would not hold the frame that it describes"
+            )
+        return self
+
+    @property
+    def output_token(self) -> int:
+        """Position of the described frame in the window, counted from its end."""
+        return -(self.offset + 1)
+
+
+class Features(Config):
+    """Names along the feature axis, in the order in which it is flattened."""
+
+    individuals: tuple[str, ...]
+    keypoints: tuple[str, ...]
+    space: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of individuals, keypoints and spatial axes."""
+        return len(self.individuals), len(self.keypoints), len(self.space)
+
+    @property
+    def size(self) -> int:
+        """Number of features of one frame."""
+        individuals, keypoints, space = self.shape
+        return individuals * keypoints * space
+
+    def differences(self, other: "Features") -> list[str]:
+        """Say, axis by axis, in what `other` differs from these names."""
+        found = []
+        for axis in ("individuals", "keypoints", "space"):
+            mine, theirs = getattr(self, axis), getattr(other, axis)
+            if mine != theirs:
+                found.append(f"{axis} are {', '.join(theirs)} instead of {', '.join(mine)}")
+        return found

@@ -1,0 +1,122 @@
+"""Prepare a recording for the bank: select, rename, scale to [0, 1]."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from lisbet.config import Features, Renames, Scale, Selection
+from lisbet.data.record import Record
+from lisbet.errors import DataError
+
+AXIS = {"individuals": 1, "keypoints": 2, "space": 3}
+
+
+def prepare(
+    record: Record,
+    *,
+    select: Selection | None = None,
+    rename: Renames | None = None,
+    scale: Scale | None = None,
+) -> Record:
+    """Return the recording as the network will see it: coordinates in [0, 1], float32.
+
+    Parameters
+    ----------
+    record : Record
+        As read, in pixels.
+    select, rename : optional
+        What to keep and what to call it; selecting comes first.
+    scale : Scale, optional
+        Size of the video. Default: the recording's own image_size_px, else its own minimum and
+        maximum along each axis, missing points aside.
+
+    Raises
+    ------
+    DataError
+        If a selected name is not there, everything is missing, or coordinates lie outside the
+        stated size.
+    """
+    if select is not None:
+        record = selected(record, select)
+    if rename is not None:
+        record = renamed(record, rename)
+    if np.isnan(record.position).all():
+        raise DataError("every point is missing")
+    if scale is None and record.image_size_px is not None:
+        scale = Scale(size=record.image_size_px)
+    return scaled_by_range(record) if scale is None or scale.size is None else scaled(record, scale)
+
+
+def selected(record: Record, select: Selection) -> Record:
+    """Keep the selected individuals, axes and keypoints, in the order of the selection."""
+    position, names = record.position, record.features.model_dump()
+    for axis, wanted in select.model_dump().items():
+        if wanted is None:
+            continue
+        have = names[axis]
+        if absent := [name for name in wanted if name not in have]:
+            raise DataError(f"no {axis} {', '.join(absent)}; there are {', '.join(have)}")
+        position = position.take([have.index(name) for name in wanted], axis=AXIS[axis])
+        names[axis] = wanted
+    return replace(
+        record,
+        position=position,
+        features=Features(**names),
+        steps=(*record.steps, f"selected {select}"),
+    )
+
+
+def renamed(record: Record, rename: Renames) -> Record:
+    """Give individuals, axes and keypoints their new names."""
+    names = record.features.model_dump()
+    for axis, pairs in rename.model_dump().items():
+        new = dict(pairs)
+        if absent := [name for name in new if name not in names[axis]]:
+            have = ", ".join(names[axis])
+            raise DataError(f"cannot rename {axis} {', '.join(absent)}; there are {have}")
+        names[axis] = tuple(new.get(name, name) for name in names[axis])
+        if len(set(names[axis])) < len(names[axis]):
+            raise DataError(f"renaming would leave two {axis} of one name: {', '.join(names[axis])}")
+    return replace(record, features=Features(**names), steps=(*record.steps, f"renamed {rename}"))
+
+
+def scaled(record: Record, scale: Scale) -> Record:
+    """Divide by the size of the video; everything must lie inside it."""
+    assert scale.size is not None
+    space = record.features.space
+    if len(scale.size) != len(space):
+        raise DataError(f"the scale {scale} has {len(scale.size)} sides, but the axes are {space}")
+    position = record.position.astype(np.float64) / scale.size
+    for axis, name in enumerate(space):
+        values = position[..., axis]
+        low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
+        if low < 0 or high > 1:
+            side = scale.size[axis]
+            outside = np.count_nonzero((values < 0) | (values > 1))
+            way_out = "leave it out" if record.image_size_px is None else "use --data_scale=minmax"
+            larger = "" if low < 0 else "pass a larger --data_scale, or "
+            raise DataError(
+                f"{name} runs from {low * side:.5g} to {high * side:.5g}, but the size of the "
+                f"video is said to be {side:g} ({outside} of {values.size} values lie outside); "
+                f"{larger}{way_out} to scale by the recording's own minimum and maximum"
+            )
+    return _finished(record, position, f"divided by {scale}")
+
+
+def scaled_by_range(record: Record) -> Record:
+    """Stretch each axis from its minimum to its maximum over the recording."""
+    position = record.position.astype(np.float64)
+    flat = position.reshape(-1, position.shape[-1])
+    low, high = np.fmin.reduce(flat), np.fmax.reduce(flat)  # fmin and fmax pass NaN over
+    if flat_axes := [name for name, lo, hi in zip(record.features.space, low, high, strict=True)
+                     if not lo < hi]:  # fmt: skip
+        raise DataError(
+            f"{', '.join(flat_axes)} is the same everywhere, so it has no range to scale by; "
+            "pass --data_scale, or leave the axis out with --select_coords"
+        )
+    limits = ", ".join(f"{lo:.5g} to {hi:.5g}" for lo, hi in zip(low, high, strict=True))
+    return _finished(record, (position - low) / (high - low), f"scaled from {limits}")
+
+
+def _finished(record: Record, position: np.ndarray, step: str) -> Record:
+    return replace(record, position=position.astype(np.float32), steps=(*record.steps, step))

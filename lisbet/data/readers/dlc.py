@@ -1,0 +1,46 @@
+"""DeepLabCut CSV files: one for all animals, or one for each animal."""
+
+import re
+from pathlib import Path
+
+import xarray as xr
+
+from lisbet.data.readers._reader import Reader
+from lisbet.errors import DataError
+
+
+def _read(files: list[Path]) -> xr.Dataset:
+    from movement.io import load_poses  # takes a second to import
+
+    parts = [load_poses.from_dlc_file(file) for file in files]
+    if len(parts) == 1:
+        return parts[0]
+    if any(part.sizes["individuals"] > 1 for part in parts):
+        names = ", ".join(file.name for file in files)
+        raise DataError(f"{len(files)} tracking files of several animals ({names}); leave one")
+    lengths = {file.name: part.sizes["time"] for file, part in zip(files, parts, strict=True)}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"the files of one recording differ in length: {lengths} frames")
+    names = _individuals([file.stem for file in files])
+    named = [
+        part.assign_coords(individuals=[name]) for part, name in zip(parts, names, strict=True)
+    ]
+    return xr.concat(named, dim="individuals", join="exact")
+
+
+def _individuals(stems: list[str]) -> list[str]:
+    """Name the animals by the words in which their files' names differ.
+
+    Examples
+    --------
+    >>> _individuals(["tracking_black_day1", "tracking_white_day1"])
+    ['black', 'white']
+    """
+    words = [re.split(r"[_\-. ]+", re.split("DLC", stem)[0] or stem) for stem in stems]
+    shared = set.intersection(*map(set, words))
+    names = ["_".join(word for word in own if word and word not in shared) for own in words]
+    unique = all(names) and len(set(names)) == len(names)
+    return names if unique else stems
+
+
+READER = Reader(patterns=("*dlc*shuffle*.csv", "*tracking*.csv"), read=_read)

@@ -1,0 +1,204 @@
+"""The model directory: what other programs read. Write, read, describe, export."""
+
+import logging
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import ValidationError
+from torch import Tensor
+
+from lisbet.errors import LisbetError, ModelError, OutputError
+from lisbet.models.heads import EmbeddingHeadConfig
+from lisbet.models.multitask import ModelConfig, MultiTaskModel, first_message, load_weights
+from lisbet.options import ExportOptions, InfoOptions
+from lisbet.publish import published, published_folder, require_writable
+
+log = logging.getLogger(__name__)
+
+MODEL_CONFIG = "model_config.yml"
+RUN_CONFIG = "run_config.yml"
+WEIGHTS_LAST = "weights/weights_last.pt"
+EMBEDDING = "embedding"
+
+
+def run_folder(output_path: Path, run_id: str, *, overwrite: bool) -> Path:
+    """Return models/<run_id> after checking that a model may be written there.
+
+    Raises
+    ------
+    OutputError
+        If there is one already and it is not to be replaced, or the place cannot be written.
+    """
+    folder = output_path / "models" / run_id
+    if folder.exists() and not overwrite:
+        raise OutputError(
+            f"{folder} exists already; choose another --run_id, or replace it with --overwrite"
+        )
+    require_writable(folder.parent)
+    return folder
+
+
+def create(folder: Path, config: ModelConfig, run: dict[str, Any]) -> None:
+    """Publish a run's folder with its configurations.
+
+    An earlier model there is set aside as ``<run_id>.replaced`` until `discard_replaced`: it stays
+    loadable until the new one has weights.
+    """
+    aside = _aside(folder)
+    if aside.exists():
+        # An interrupted --overwrite: of the two, keep the one that has weights.
+        shutil.rmtree(aside if (folder / WEIGHTS_LAST).exists() else folder, ignore_errors=True)
+        if not folder.exists():
+            aside.rename(folder)
+    with published_folder(folder, replaced=aside) as beside:
+        write_yaml(beside / MODEL_CONFIG, config.model_dump(mode="json"))
+        write_yaml(beside / RUN_CONFIG, run)
+    if aside.exists():
+        log.info("the earlier model is kept as %s until this one has weights", aside)
+
+
+def discard_replaced(folder: Path) -> None:
+    """Remove the model that this one replaces."""
+    shutil.rmtree(_aside(folder), ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.replaced")
+
+
+def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Publish a state dict as float32 tensors on the CPU."""
+    plain = {
+        key: value.detach().to("cpu", torch.float32).contiguous() for key, value in weights.items()
+    }
+    with published(path) as beside, beside.open("wb") as stream:
+        torch.save(plain, stream)
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read a model_config.yml.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, is no YAML, or does not describe a network.
+    """
+    raw = read_yaml(path)
+    try:
+        return ModelConfig(**raw)
+    except ValidationError as error:
+        raise ModelError(f"{path} does not describe a model:\n  {first_message(error)}") from error
+    except LisbetError as error:
+        raise ModelError(f"{path} does not describe a model: {error}") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict; nothing but tensors is admitted.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged, or holds something else.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; expected weights such as {WEIGHTS_LAST}")
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{path} cannot be read as weights: {reason}") from error
+    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+        raise ModelError(f"{path} does not hold a state dict, but a {type(weights).__name__}")
+    return weights
+
+
+def load_model(config_path: Path, weights_path: Path) -> tuple[ModelConfig, MultiTaskModel]:
+    """Build the network of a model directory, on the CPU, with its weights."""
+    config = read_config(config_path)
+    model = MultiTaskModel(config)
+    load_weights(model, read_weights(weights_path), str(weights_path))
+    return config, model.eval()
+
+
+def export_embedder(options: ExportOptions) -> None:
+    """Write models/<run_id>-embedder: the same network with an embedding head only."""
+    config = read_config(options.model_path)
+    if EMBEDDING in config.out_heads:
+        raise ModelError(f"{options.model_path} is an embedder already")
+    folder = run_folder(
+        options.output_path, f"{config.model_id}-embedder", overwrite=options.overwrite
+    )
+    embedder = config.model_copy(
+        update={
+            "model_id": folder.name,
+            "out_heads": {
+                EMBEDDING: EmbeddingHeadConfig(output_token_idx=config.window.output_token)
+            },
+        }
+    )
+    weights = read_weights(options.weights_path)
+    load_weights(MultiTaskModel(config), weights, str(options.weights_path))
+    kept = {key: value for key, value in weights.items() if not key.startswith("task_heads.")}
+    load_weights(MultiTaskModel(embedder), kept, str(options.weights_path))
+    with published_folder(folder) as beside:
+        write_yaml(beside / MODEL_CONFIG, embedder.model_dump(mode="json"))
+        save_weights(beside / "weights" / options.weights_path.name, kept)
+    log.info("dropped the heads %s", ", ".join(config.out_heads))
+    print(f"embedder written to {folder}")
+
+
+def model_info(options: InfoOptions) -> None:
+    """Print what a model is and what lies in its directory."""
+    config = read_config(options.model_path)
+    model = MultiTaskModel(config)
+    backbone = {key: value for key, value in config.backbone.items() if key != "type"}
+    sizes = {
+        part: sum(weight.numel() for weight in module.parameters())
+        for part, module in (("backbone", model.backbone), ("heads", model.task_heads))
+    }
+    lines = [
+        f"model:       {config.model_id}",
+        f"backbone:    {config.backbone['type']} "
+        + ", ".join(f"{key} {value}" for key, value in backbone.items()),
+        f"heads:       {', '.join(config.out_heads)}",
+        f"parameters:  {sum(sizes.values())} "
+        + f"(backbone {sizes['backbone']}, heads {sizes['heads']})",
+        f"window:      {config.window_size} frames, offset {config.window_offset}",
+        f"individuals: {', '.join(config.input_features.individuals)}",
+        f"keypoints:   {', '.join(config.input_features.keypoints)}",
+        f"axes:        {', '.join(config.input_features.space)}",
+    ]
+    folder = options.model_path.parent
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    lines += ["files:", *(f"  {f.relative_to(folder)} ({f.stat().st_size} bytes)" for f in files)]
+    print("\n".join(lines))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises
+    ------
+    ModelError
+        If it is missing, is no YAML, or holds something else.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; expected a {MODEL_CONFIG}")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise ModelError(f"{path} holds no mapping of names to values")
+    return raw
+
+
+def write_yaml(path: Path, values: dict[str, Any]) -> None:
+    """Write a mapping as YAML, in its own order."""
+    path.write_text(
+        yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )

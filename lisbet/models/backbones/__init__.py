@@ -1,0 +1,12 @@
+"""Backbones: one file is one network that turns a window into one embedding per frame.
+
+A module holds ``BACKBONE``, a torch module with a ``Config`` whose defaults are its preset
+``<name>-base``.
+"""
+
+from lisbet.models.backbones._backbone import Backbone, BackboneConfig
+from lisbet.registry import Registry
+
+BACKBONES: Registry[type[Backbone]] = Registry("backbone", __name__, "BACKBONE")
+
+__all__ = ["BACKBONES", "Backbone", "BackboneConfig"]

@@ -1,0 +1,69 @@
+"""A convolutional backbone: causal dilated convolutions, after Bai et al. (arXiv:1803.01271)."""
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lisbet.models.backbones._backbone import Backbone, BackboneConfig
+
+
+class TCNConfig(BackboneConfig):
+    """Sizes of a temporal convolutional network."""
+
+    hidden_dim: int = Field(64, ge=1)
+    num_layers: int = Field(2, ge=1)
+    kernel_size: int = Field(8, ge=1)
+    dilation_base: int = Field(16, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class Block(nn.Module):
+    """Two causal convolutions of one dilation, and a residual."""
+
+    def __init__(
+        self, in_dim: int, out_dim: int, kernel_size: int, dilation: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.padding = (kernel_size - 1) * dilation
+        self.conv1 = nn.Conv1d(in_dim, out_dim, kernel_size, dilation=dilation)
+        self.conv2 = nn.Conv1d(out_dim, out_dim, kernel_size, dilation=dilation)
+        self.downsample = nn.Conv1d(in_dim, out_dim, 1) if in_dim != out_dim else None
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, series: Tensor) -> Tensor:
+        """Turn (batch, in_dim, frames) into (batch, out_dim, frames)."""
+        hidden = self.dropout(F.relu(self.conv1(F.pad(series, (self.padding, 0)))))
+        hidden = self.dropout(F.relu(self.conv2(F.pad(hidden, (self.padding, 0)))))
+        residual = series if self.downsample is None else self.downsample(series)
+        return F.relu(hidden + residual)
+
+
+class TCN(Backbone):
+    """Block N has dilation dilation_base**N; widths are features, hidden …, embedding."""
+
+    Config = TCNConfig
+
+    def __init__(self, config: TCNConfig) -> None:
+        super().__init__()
+        widths = [config.feature_dim, *[config.hidden_dim] * (config.num_layers - 1)]
+        widths.append(config.embedding_dim)
+        self.network = nn.Sequential(
+            *(
+                Block(
+                    widths[n],
+                    widths[n + 1],
+                    config.kernel_size,
+                    config.dilation_base**n,
+                    config.dropout,
+                )
+                for n in range(config.num_layers)
+            )
+        )
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Turn windows (batch, frames, features) into embeddings (batch, frames, embedding)."""
+        embeddings: Tensor = self.network(windows.transpose(1, 2)).transpose(1, 2)
+        return embeddings
+
+
+BACKBONE = TCN

@@ -1,0 +1,113 @@
+"""Heads: what turns the embeddings of a window into the answer of one task."""
+
+from typing import Protocol
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from lisbet.config import Config
+
+
+class WindowHeadConfig(Config):
+    """A head that answers for a whole window; `hidden_dim` None is a single linear layer."""
+
+    input_dim: int = Field(ge=1)
+    hidden_dim: int | None = Field(ge=1)
+    num_classes: int = Field(ge=1)
+
+    def build(self) -> nn.Module:
+        """Make the head."""
+        return WindowHead(self)
+
+
+class FrameHeadConfig(Config):
+    """A head that answers for one frame of the window."""
+
+    output_token_idx: int = Field(le=-1)
+    input_dim: int = Field(ge=1)
+    num_classes: int = Field(ge=1)
+    hidden_dim: int | None = Field(ge=1)
+
+    def build(self) -> nn.Module:
+        """Make the head."""
+        return FrameHead(self)
+
+
+class EmbeddingHeadConfig(Config):
+    """A head that hands on the embedding of one frame."""
+
+    output_token_idx: int = Field(le=-1)
+
+    def build(self) -> nn.Module:
+        """Make the head."""
+        return EmbeddingHead(self)
+
+
+class HeadConfig(Protocol):
+    """Any of the heads above."""
+
+    def build(self) -> nn.Module:
+        """Make the head."""
+
+
+AnyHeadConfig = WindowHeadConfig | FrameHeadConfig | EmbeddingHeadConfig
+"""Which head a configuration means follows from its keys: no two heads have the same."""
+
+
+class MLP(nn.Module):
+    """Linear, GELU, linear."""
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(input_dim, hidden_dim)
+        self.linear2 = nn.Linear(hidden_dim, output_dim)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Turn (…, input_dim) into (…, output_dim)."""
+        logits: Tensor = self.linear2(nn.functional.gelu(self.linear1(embeddings)))
+        return logits
+
+
+def _logits(config: WindowHeadConfig | FrameHeadConfig) -> nn.Module:
+    if config.hidden_dim is None:
+        return nn.Linear(config.input_dim, config.num_classes)
+    return MLP(config.input_dim, config.hidden_dim, config.num_classes)
+
+
+class WindowHead(nn.Module):
+    """Logits of a window, from the maximum of its embeddings over time."""
+
+    def __init__(self, config: WindowHeadConfig) -> None:
+        super().__init__()
+        self.logits = _logits(config)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Turn (batch, frames, embedding) into logits (batch, classes)."""
+        logits: Tensor = self.logits(embeddings.amax(dim=1))
+        return logits
+
+
+class FrameHead(nn.Module):
+    """Logits of the frame that a window describes."""
+
+    def __init__(self, config: FrameHeadConfig) -> None:
+        super().__init__()
+        self.output_token_idx = config.output_token_idx
+        self.logits = _logits(config)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Turn (batch, frames, embedding) into logits (batch, classes)."""
+        logits: Tensor = self.logits(embeddings[:, self.output_token_idx])
+        return logits
+
+
+class EmbeddingHead(nn.Module):
+    """The embedding of the frame that a window describes, as it is."""
+
+    def __init__(self, config: EmbeddingHeadConfig) -> None:
+        super().__init__()
+        self.output_token_idx = config.output_token_idx
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Turn (batch, frames, embedding) into (batch, embedding)."""
+        return embeddings[:, self.output_token_idx]

@@ -1,0 +1,113 @@
+"""The network: one backbone, and a head for each task."""
+
+from typing import Any, Self
+
+import torch
+from pydantic import ValidationError, model_validator
+from torch import Tensor, nn
+
+from lisbet.config import Config, Features, Window
+from lisbet.errors import ModelError
+from lisbet.models.backbones import BACKBONES, BackboneConfig
+from lisbet.models.heads import AnyHeadConfig
+
+
+class ModelConfig(Config):
+    """What model_config.yml holds: enough to build the network again."""
+
+    model_id: str
+    backbone: dict[str, Any]
+    input_features: Features
+    out_heads: dict[str, AnyHeadConfig]
+    window_size: int
+    window_offset: int
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        self.window  # noqa: B018 - building it is the check
+        if self.backbone_config.feature_dim != self.input_features.size:
+            raise ValueError(
+                f"the backbone takes {self.backbone_config.feature_dim} features, but the input "
+                f"features make {self.input_features.size}"
+            )
+        return self
+
+    @property
+    def window(self) -> Window:
+        """The window that the network takes."""
+        return Window(size=self.window_size, offset=self.window_offset)
+
+    @property
+    def backbone_config(self) -> BackboneConfig:
+        """The typed configuration of the backbone."""
+        sizes = dict(self.backbone)
+        return BACKBONES[str(sizes.pop("type", ""))].Config(**sizes)
+
+
+class MultiTaskModel(nn.Module):
+    """A backbone that all tasks share, and their heads."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.backbone = BACKBONES[config.backbone["type"]](config.backbone_config)
+        self.task_heads = nn.ModuleDict(
+            {name: head.build() for name, head in config.out_heads.items()}
+        )
+
+    def forward(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Answer all tasks at once.
+
+        The windows of all tasks pass the backbone together: a forward for each task would leave
+        heads out, which breaks DDP and lets DeepSpeed step once per task.
+
+        Parameters
+        ----------
+        windows : dict of Tensor
+            By task: (batch, frames, features), or with the features still in their axes,
+            (batch, frames, individuals, keypoints, space). Batch sizes may differ.
+
+        Returns
+        -------
+        dict of Tensor
+            By task: (batch, classes), or (batch, embedding) from an embedding head.
+        """
+        sizes = [len(batch) for batch in windows.values()]
+        together = torch.cat([batch.flatten(start_dim=2) for batch in windows.values()])
+        parts = self.backbone(together).split(sizes)
+        return {
+            task: self.task_heads[task](part) for task, part in zip(windows, parts, strict=True)
+        }
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Load a state dict that must fit exactly.
+
+    Raises
+    ------
+    ModelError
+        Naming the keys that are missing, left over or of another shape.
+    """
+    own = model.state_dict()
+    problems = [f"{key} is missing" for key in own.keys() - weights.keys()]
+    problems += [f"{key} is not part of the network" for key in weights.keys() - own.keys()]
+    problems += [
+        f"{key} has shape {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own.keys() & weights.keys()
+        if own[key].shape != weights[key].shape
+    ]
+    if problems:
+        shown = "\n  ".join(sorted(problems)[:10])
+        raise ModelError(
+            f"{source} does not fit the model ({len(problems)} of its tensors):\n  {shown}"
+        )
+    model.load_state_dict(weights, strict=True)
+
+
+def first_message(error: ValidationError) -> str:
+    """Return the problems of a configuration, one line each, with the place of each."""
+    lines = []
+    for problem in error.errors():
+        place = ".".join(map(str, problem["loc"]))
+        text = str(problem.get("ctx", {}).get("error", problem["msg"]))
+        lines.append(f"{place}: {text}" if place else text)
+    return "\n  ".join(lines)

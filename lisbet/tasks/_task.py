@@ -1,0 +1,109 @@
+"""What a task has to offer."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+from torchmetrics.classification import BinaryAccuracy
+
+from lisbet.config import Config, Window
+from lisbet.data.bank import Bank, Plan
+from lisbet.errors import DataError
+from lisbet.models.heads import AnyHeadConfig, WindowHeadConfig
+
+
+class Task(Config):
+    """A task that the network is trained on. Its fields are its settings (``--set``).
+
+    Attributes
+    ----------
+    columns : int
+        Random numbers that one sample takes.
+    score : str
+        Name of the metric.
+    """
+
+    columns: ClassVar[int]
+    score: ClassVar[str]
+
+    def check(self, bank: Bank) -> None:
+        """Refuse recordings that the task cannot make samples of.
+
+        Raises
+        ------
+        DataError
+            Saying what is missing.
+        """
+
+    @abstractmethod
+    def plan(self, uniform: np.ndarray, bank: Bank, window: Window) -> tuple[Plan, np.ndarray]:
+        """Choose the frames and the label of each sample.
+
+        Parameters
+        ----------
+        uniform : ndarray
+            (B, columns), in [0, 1). The only source of randomness.
+        bank : Bank
+            The recordings to draw from.
+        window : Window
+            The window of every sample.
+
+        Returns
+        -------
+        plan : Plan
+            What `gather` cuts the windows by.
+        labels : ndarray
+            (B,), float32 of 0 and 1 for window tasks.
+        """
+
+    @abstractmethod
+    def head(self, embedding_dim: int, hidden_dim: int | None, window: Window) -> AnyHeadConfig:
+        """Return the head that answers this task; `hidden_dim` None asks for a linear one."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of a batch, a scalar."""
+
+    @abstractmethod
+    def metric(self) -> Metric:
+        """Return a fresh metric."""
+
+    @abstractmethod
+    def update(self, metric: Metric, logits: Tensor, labels: Tensor) -> None:
+        """Take a batch into the metric."""
+
+
+class SelfSupervisedTask(Task):
+    """A yes-or-no question about a window, with labels that cost nothing."""
+
+    score: ClassVar[str] = "accuracy"
+
+    def check(self, bank: Bank) -> None:
+        """Refuse recordings of fewer than two individuals: all these tasks are about a group."""
+        individuals = bank.features.individuals
+        if len(individuals) < 2:
+            raise DataError(
+                f"self-supervised tasks need at least 2 individuals, but the recordings have "
+                f"{len(individuals)} ({', '.join(individuals)}); see --select_coords"
+            )
+
+    def head(self, embedding_dim: int, hidden_dim: int | None, window: Window) -> AnyHeadConfig:
+        """Return a window head with one logit."""
+        del window
+        return WindowHeadConfig(input_dim=embedding_dim, hidden_dim=hidden_dim, num_classes=1)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the binary cross-entropy of logits (B, 1) and labels (B,)."""
+        return F.binary_cross_entropy_with_logits(logits.squeeze(-1).float(), labels)
+
+    def metric(self) -> Metric:
+        """Return the accuracy of yes and no."""
+        return BinaryAccuracy(validate_args=False)
+
+    def update(self, metric: Metric, logits: Tensor, labels: Tensor) -> None:
+        """Take in logits (B, 1) and labels (B,)."""
+        # Decided here: given floats, torchmetrics guesses from their range whether they are logits.
+        metric.update((logits.squeeze(-1) > 0).int(), labels.int())

@@ -1,0 +1,58 @@
+"""Group consistency: do all individuals of a window come from one recording?"""
+
+from typing import ClassVar
+
+import numpy as np
+
+from lisbet.config import Window
+from lisbet.data.bank import Bank, Plan
+from lisbet.data.draws import pick
+from lisbet.errors import DataError
+from lisbet.tasks._task import SelfSupervisedTask
+
+
+class Cons(SelfSupervisedTask):
+    """Label 1: individuals k… of the window come from another recording."""
+
+    columns: ClassVar[int] = 4
+
+    def check(self, bank: Bank) -> None:
+        """Refuse a single recording: there is no other one to take individuals from."""
+        super().check(bank)
+        if len(bank) < 2:
+            raise DataError(
+                f"task 'cons' exchanges individuals between recordings, but there is only "
+                f"{len(bank)} ({', '.join(bank.ids)}); add recordings or leave 'cons' out of "
+                "--task_ids"
+            )
+
+    def plan(self, uniform: np.ndarray, bank: Bank, window: Window) -> tuple[Plan, np.ndarray]:
+        """Draw a window; with probability ½ take some individuals from another recording."""
+        del window
+        record, frame = bank.draw(uniform[:, 0])
+        inconsistent = uniform[:, 1] < 0.5
+        individuals = len(bank.features.individuals)
+        split = 1 + pick(uniform[:, 2], individuals - 1)
+        other = other_recording(uniform[:, 3], record, bank)
+        second = tuple(
+            np.where(inconsistent, theirs, own)
+            for theirs, own in zip(other, (record, frame), strict=True)
+        )
+        plan = Plan.mixed((record, frame), (second[0], second[1]), split, individuals)
+        return plan, inconsistent.astype(np.float32)
+
+
+def other_recording(
+    uniform: np.ndarray, record: np.ndarray, bank: Bank
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw frames, uniform over all frames of all recordings but one.
+
+    Drawing again until it is another recording has the same distribution; this takes one number.
+    """
+    lengths = bank.lengths[record]
+    number = pick(uniform, bank.frames - lengths)
+    first = bank.ends[record] - lengths
+    return bank.locate(np.where(number >= first, number + lengths, number))
+
+
+TASK = Cons

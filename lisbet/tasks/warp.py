@@ -1,0 +1,28 @@
+"""Speed: is the window played faster than it was recorded?"""
+
+from typing import ClassVar
+
+import numpy as np
+
+from lisbet.config import Window
+from lisbet.data.bank import Bank, Plan
+from lisbet.tasks._task import SelfSupervisedTask
+
+SLOWEST, FASTEST = 0.5, 1.5
+
+
+class Warp(SelfSupervisedTask):
+    """Label 1: the window holds more frames than its size, so that it looks fast (speed > 1)."""
+
+    columns: ClassVar[int] = 2
+
+    def plan(self, uniform: np.ndarray, bank: Bank, window: Window) -> tuple[Plan, np.ndarray]:
+        """Draw a window and its speed."""
+        del window
+        record, frame = bank.draw(uniform[:, 0])
+        speed = SLOWEST + (FASTEST - SLOWEST) * uniform[:, 1]
+        plan = Plan(record[:, None, None], frame[:, None, None], speed=speed)
+        return plan, (speed > 1).astype(np.float32)
+
+
+TASK = Warp

@@ -1,0 +1,122 @@
+"""Batches of windows and labels, each a pure function of (seed, task, epoch, step, index)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lisbet.config import Window
+from lisbet.data.bank import Bank, gather
+from lisbet.data.draws import uniforms
+from lisbet.errors import ConfigError, DataError
+from lisbet.tasks import Task
+
+Batch = dict[str, tuple[Tensor, Tensor]]
+"""By task: windows (batch, frames, individuals, keypoints, space) and labels (batch, …)."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws the batches of one part of the data.
+
+    Parameters
+    ----------
+    part : str
+        "train" or "dev": other parts, other random numbers.
+    tasks : dict of Task
+        What to sample, by name.
+    bank : Bank
+        Where from.
+    window : Window
+        The window of every sample.
+    seed : int
+        Seed of the run.
+    batch_size : int
+        Windows of each task in a global batch.
+    sample : float
+        Share of the frames that makes an epoch.
+    device : torch.device
+        Where the batches go.
+    """
+
+    part: str
+    tasks: dict[str, Task]
+    bank: Bank
+    window: Window
+    seed: int
+    batch_size: int
+    sample: float
+    device: torch.device
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch: the batches that hold as many windows as frames, times `sample`."""
+        return max(1, round(-(-self.bank.frames // self.batch_size) * self.sample))
+
+    def batch(self, epoch: int, step: int, rows: slice) -> Batch:
+        """Make the rows of a global batch that are this process's share."""
+        return {name: self._windows(name, epoch, step, rows) for name in self.tasks}
+
+    def _windows(self, name: str, epoch: int, step: int, rows: slice) -> tuple[Tensor, Tensor]:
+        task = self.tasks[name]
+        table = uniforms(
+            self.seed,
+            f"{self.part}/{name}",
+            epoch=epoch,
+            step=step,
+            rows=self.batch_size,
+            columns=task.columns,
+        )
+        plan, labels = task.plan(table[rows], self.bank, self.window)
+        windows = gather(self.bank, plan, self.window)
+        return windows.to(self.device), torch.from_numpy(labels).to(self.device)
+
+
+def share(batch_size: int, rank: int, processes: int) -> slice:
+    """Return the rows of a global batch that belong to one process.
+
+    Raises
+    ------
+    ConfigError
+        If the batch does not divide; the message offers the nearest sizes that do.
+    """
+    size, left = divmod(batch_size, processes)
+    if left or not size:
+        near = {max(1, size) * processes, (size + 1) * processes}
+        raise ConfigError(
+            f"--batch_size={batch_size} does not divide among {processes} processes; "
+            f"the nearest that do: {', '.join(map(str, sorted(near)))}"
+        )
+    return slice(rank * size, (rank + 1) * size)
+
+
+def split(
+    ids: tuple[str, ...], dev_ratio: float | None, seed: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split recordings into those to train on and those to score on.
+
+    Returns
+    -------
+    train, dev : tuple of str
+        Ids in their own order; `dev` is empty without a ratio, else holds at least one.
+
+    Raises
+    ------
+    DataError
+        If nothing would be left to train on.
+    """
+    if dev_ratio is None:
+        return ids, ()
+    count = max(1, round(dev_ratio * len(ids)))
+    if count >= len(ids):
+        raise DataError(
+            f"--dev_ratio={dev_ratio:g} holds out {count} of {len(ids)} recordings and leaves "
+            "none to train on; choose a smaller ratio or add recordings"
+        )
+    order = uniforms(seed, "split", epoch=0, step=0, rows=len(ids), columns=1)[:, 0]
+    chosen = {ids[index] for index in np.argsort(order, kind="stable")[:count]}
+    return (
+        tuple(record_id for record_id in ids if record_id not in chosen),
+        tuple(record_id for record_id in ids if record_id in chosen),
+    )
