@@ -135,7 +135,9 @@ class Settings(Config):
             place, equals, value = word.partition("=")
             owner, dot, key = place.partition(".")
             if not (equals and dot and owner and key and value):
-                raise ValueError(f"expected owner.key=value such as backbone.dropout=0.1, got {word!r}")
+                raise ValueError(
+                    f"expected owner.key=value such as backbone.dropout=0.1, got {word!r}"
+                )
             pairs.append((owner, key, value))
         if len({pair[:2] for pair in pairs}) < len(pairs):
             raise ValueError(f"{text!r} sets something twice")

@@ -199,6 +199,4 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def write_yaml(path: Path, values: dict[str, Any]) -> None:
     """Write a mapping as YAML, in its own order."""
-    path.write_text(
-        yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -9,7 +9,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from lisbet.config import AS_TEXT, Config, Renames, Scale, Selection, Settings, Window, Words, from_text
+from lisbet.config import (
+    AS_TEXT,
+    Config,
+    Renames,
+    Scale,
+    Selection,
+    Settings,
+    Window,
+    Words,
+    from_text,
+)
 from lisbet.errors import ConfigError, unknown
 from lisbet.registry import Registry
 
@@ -26,7 +36,7 @@ def option(
     default: Any, description: str, *, group: str = "options", unit: str = "", **constraints: Any
 ) -> Any:
     """Declare an option of a command."""
-    extra = {"group": group, "unit": unit}
+    extra: dict[str, Any] = {"group": group, "unit": unit}
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
@@ -117,7 +127,7 @@ class TrainOptions(DataOptions):
 
     set: SettingsText = option(
         Settings(),
-        "further settings of the backbone or a task, 'backbone.kernel_size=4,order.negatives=simple'",
+        "settings of backbone and tasks, 'backbone.kernel_size=4,order.negatives=simple'",
         group="model",
     )
 
@@ -128,6 +138,15 @@ class TrainOptions(DataOptions):
     learning_rate: float = option(
         1e-4, "peak learning rate of AdamW", group="training", gt=0, allow_inf_nan=False
     )
+    weight_decay: float = option(
+        0.01, "weight decay of AdamW", group="training", ge=0, allow_inf_nan=False
+    )
+    warmup_epochs: int = option(
+        5, "epochs over which the learning rate rises to its peak", group="training", ge=0
+    )
+    clip_grad_norm: float | None = option(
+        None, "largest norm of the gradient; longer ones are shortened", group="training", gt=0
+    )
     train_sample: float = option(
         1.0, "share of the training frames that is drawn in one epoch", group="training", gt=0, le=1
     )
@@ -137,9 +156,7 @@ class TrainOptions(DataOptions):
     dev_sample: float = option(
         1.0, "share of the held-out frames that is scored", group="training", gt=0, le=1
     )
-    seed: int = option(
-        1991, "seed of weights, samples and split", group="training", ge=0, lt=2**63
-    )
+    seed: int = option(1991, "seed of weights, samples and split", group="training", ge=0, lt=2**63)
 
     run_id: str | None = option(
         None, "name of the model; default: the time of the start, YYYYmmddHHMMSS", group="output"
@@ -274,7 +291,7 @@ class FetchOptions(Options):
         return names[name.lower()]
 
 
-class PlotOptions(Options):
+class PlotHistoryOptions(Options):
     """Draw the losses and scores of a run over its epochs.
 
     Examples
@@ -285,4 +302,22 @@ class PlotOptions(Options):
     run_path: Path = positional("folder of the run, with its training_history.csv")
     output_path: Path | None = option(
         None, "picture to write; default: training_history.png in the run's folder", group="output"
+    )
+
+
+class PlotEmbeddingsOptions(Options):
+    """Draw embeddings in two dimensions, coloured by behaviour or by recording.
+
+    Examples
+    --------
+    betman plot_embeddings --labels=datasets/SampleData embeddings
+    """
+
+    embeddings_path: Path = positional("folder that compute_embeddings wrote")
+    labels: Path | None = option(
+        None, "folder of the recordings, with annotations to colour by (annotations*.nc)"
+    )
+    seed: int = option(1991, "seed of the layout", ge=0)
+    output_path: Path | None = option(
+        None, "picture to write; default: embeddings.png in the embeddings' folder", group="output"
     )

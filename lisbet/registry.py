@@ -12,7 +12,6 @@ from typing import Generic, TypeVar
 
 from lisbet.errors import ConfigError, unknown
 
-
 Plugin = TypeVar("Plugin")
 
 
@@ -39,7 +38,8 @@ class Registry(Mapping[str, Plugin], Generic[Plugin]):
 
     def __iter__(self) -> Iterator[str]:
         spec = importlib.util.find_spec(self.package)
-        assert spec is not None and spec.submodule_search_locations is not None
+        assert spec is not None
+        assert spec.submodule_search_locations is not None
         modules = pkgutil.iter_modules(spec.submodule_search_locations)
         return iter(sorted(module.name for module in modules if not module.name.startswith("_")))
 

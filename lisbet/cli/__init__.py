@@ -65,7 +65,7 @@ def parse(words: list[str]) -> Job | None:
     if words[0] == "--version":
         print(f"betman {__version__}")
         return None
-    name, *rest = words[1:2] + ["--help"] if words[0] == "help" else words
+    name, *rest = [*words[1:2], "--help"] if words[0] == "help" else words
     name = name.replace("-", "_") if not name.startswith("-") else name
     if name not in COMMANDS:
         raise ConfigError(unknown("command", name, COMMANDS))
@@ -86,7 +86,6 @@ def parse(words: list[str]) -> Job | None:
 def _component(command: Command) -> Any:
     """Make the function that Fire calls: every option is text, and the result is a Job."""
 
-    @fire.decorators.SetParseFns(**dict.fromkeys(command.fields, str))
     def build(**given: str) -> Job:
         return Job(command, command.check(given))
 
@@ -96,7 +95,7 @@ def _component(command: Command) -> Any:
             for name in command.fields
         ]
     )
-    return build
+    return fire.decorators.SetParseFns(**dict.fromkeys(command.fields, str))(build)
 
 
 def _set_up_logging(verbose: int) -> None:
@@ -108,7 +107,7 @@ def _set_up_logging(verbose: int) -> None:
 def _readable(error: OSError) -> OutputError:
     """Say which file could not be read or written, and what to do about it."""
     advice = {
-        errno.ENOSPC: "free some space or choose another --output_path; earlier files are as before",
+        errno.ENOSPC: "free some space or choose another --output_path; older files are as before",
         errno.EDQUOT: "your quota is used up; free some space or choose another --output_path",
         errno.EACCES: "check the permissions, or choose another place",
         errno.EROFS: "this file system is read-only; choose another --output_path",

@@ -70,7 +70,9 @@ def _option(name: str, command: Command, *, has_value: bool) -> tuple[str, bool]
         return positive, True
     near = difflib.get_close_matches(name, command.fields, n=1)
     hint = f"; did you mean --{near[0]}?" if near else ""
-    raise ConfigError(f"{command.name} has no option --{name}{hint} See betman {command.name} --help")
+    raise ConfigError(
+        f"{command.name} has no option --{name}{hint} See betman {command.name} --help"
+    )
 
 
 def _value(name: str, rest: list[str]) -> str:

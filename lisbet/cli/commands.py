@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from lisbet import options
 from lisbet.errors import ConfigError
+from lisbet.options import Options
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Command:
     """
 
     name: str
-    options: type[options.Options]
+    options: type[Options]
     target: str
 
     @property
@@ -50,7 +51,7 @@ class Command:
         """Whether an option is a yes-or-no one, which may stand without a value."""
         return self.fields[name].annotation is bool
 
-    def check(self, given: dict[str, Any]) -> options.Options:
+    def check(self, given: dict[str, Any]) -> Options:
         """Read and check the options as they were typed.
 
         Raises
@@ -86,12 +87,12 @@ class Job:
     """A command with checked options, ready to run."""
 
     command: Command
-    options: options.Options
+    options: Options
 
     def run(self) -> None:
         """Import what the command needs and run it."""
         module, function = self.command.target.split(":")
-        run: Callable[[options.Options], None] = getattr(importlib.import_module(module), function)
+        run: Callable[[Options], None] = getattr(importlib.import_module(module), function)
         run(self.options)
 
 
@@ -106,8 +107,11 @@ COMMANDS = {
         Command("fetch_dataset", options.FetchOptions, "lisbet.data.hub:fetch_dataset"),
         Command("train_model", options.TrainOptions, "lisbet.training.loop:train_model"),
         Command("export_embedder", options.ExportOptions, "lisbet.model_dir:export_embedder"),
-        Command("compute_embeddings", options.EmbeddingOptions, "lisbet.predict:compute_embeddings"),
+        Command(
+            "compute_embeddings", options.EmbeddingOptions, "lisbet.predict:compute_embeddings"
+        ),
         Command("model_info", options.InfoOptions, "lisbet.model_dir:model_info"),
-        Command("plot_history", options.PlotOptions, "lisbet.plots:plot_history"),
+        Command("plot_history", options.PlotHistoryOptions, "lisbet.plots:plot_history"),
+        Command("plot_embeddings", options.PlotEmbeddingsOptions, "lisbet.plots:plot_embeddings"),
     )
 }

@@ -76,7 +76,9 @@ def renamed(record: Record, rename: Renames) -> Record:
             raise DataError(f"cannot rename {axis} {', '.join(absent)}; there are {have}")
         names[axis] = tuple(new.get(name, name) for name in names[axis])
         if len(set(names[axis])) < len(names[axis]):
-            raise DataError(f"renaming would leave two {axis} of one name: {', '.join(names[axis])}")
+            raise DataError(
+                f"renaming would leave two {axis} of one name: {', '.join(names[axis])}"
+            )
     return replace(record, features=Features(**names), steps=(*record.steps, f"renamed {rename}"))
 
 

@@ -81,7 +81,9 @@ def from_dataset(record_id: str, source: Path, dataset: xr.Dataset) -> Record:
     return Record(
         id=record_id,
         position=np.where(complete, values, np.nan),  # half a point is a missing point
-        features=Features(**{axis: _names(position, axis, source) for axis in Features.model_fields}),
+        features=Features(
+            **{axis: _names(position, axis, source) for axis in Features.model_fields}
+        ),
         fps=_positive(dataset.attrs.get("fps")),
         image_size_px=_size(dataset.attrs.get("image_size_px")),
     )

@@ -18,8 +18,6 @@ from lisbet.training.setup import Setup
 
 log = logging.getLogger(__name__)
 
-WARMUP_EPOCHS = 5
-
 
 def train_model(options: TrainOptions) -> None:
     """Train a model as the options say; nothing is written before everything was checked."""
@@ -30,8 +28,8 @@ def train_model(options: TrainOptions) -> None:
 
     set_seed(options.seed)
     bare = MultiTaskModel(setup.config)
-    optimizer = make_optimizer(bare, options.learning_rate)
-    schedule = make_schedule(optimizer, train.steps, WARMUP_EPOCHS)
+    optimizer = make_optimizer(bare, options.learning_rate, options.weight_decay)
+    schedule = make_schedule(optimizer, train.steps, options.warmup_epochs)
     model, optimizer = accelerator.prepare(bare, optimizer)
     devices = f"{accelerator.num_processes} × {accelerator.device}"
     parameters = sum(weight.numel() for weight in bare.parameters())
@@ -46,13 +44,15 @@ def train_model(options: TrainOptions) -> None:
     scores = Scores(setup.tasks, accelerator.device)
     history: list[dict[str, float]] = []
     for epoch in range(options.epochs):
-        row = {"epoch": epoch, "learning_rate": schedule.get_last_lr()[0]}
+        row: dict[str, float] = {"epoch": epoch, "learning_rate": float(schedule.get_last_lr()[0])}
         model.train()
         with reporter.epoch(epoch) as tick:
             for step in range(train.steps):
                 batch = train.batch(epoch, step, rows)
                 # One forward and one backward for all tasks: DDP cannot reduce heads that sat out.
                 accelerator.backward(scores.total_loss(model(windows_of(batch)), batch))
+                if options.clip_grad_norm is not None:
+                    accelerator.clip_grad_norm_(model.parameters(), options.clip_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
                 schedule.step()

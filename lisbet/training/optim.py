@@ -5,7 +5,6 @@ import math
 import torch
 from torch import nn
 
-WEIGHT_DECAY = 0.01
 WARMUP_START = 0.01
 """Share of the peak learning rate at the first step."""
 FIRST_CYCLE, CYCLE_GROWTH = 10, 2
@@ -38,10 +37,12 @@ def rate_factor(step: int, steps_per_epoch: int, warmup_epochs: int) -> float:
     return (1 + math.cos(math.pi * position / cycle)) / 2
 
 
-def make_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
     """Return AdamW over the weights that are trained."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    return torch.optim.AdamW(trained, lr=learning_rate, weight_decay=WEIGHT_DECAY)
+    return torch.optim.AdamW(trained, lr=learning_rate, weight_decay=weight_decay)
 
 
 def make_schedule(

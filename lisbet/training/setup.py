@@ -105,9 +105,9 @@ class Setup:
             f"{self.train.bank.bytes / 2**20:.1f} MiB on {self.train.bank.tracks.device}",
         ]
         lines += [
-            f"{sampler.part + ':':12} {len(sampler.bank)} recordings, {sampler.bank.frames} frames; "
-            f"{sampler.steps} steps per epoch of {sampler.batch_size} windows for each of "
-            f"{', '.join(self.tasks)}"
+            f"{sampler.part + ':':12} {len(sampler.bank)} recordings, "
+            f"{sampler.bank.frames} frames; {sampler.steps} steps per epoch of "
+            f"{sampler.batch_size} windows for each of {', '.join(self.tasks)}"
             for sampler in self.samplers
         ]
         return "\n".join(lines)

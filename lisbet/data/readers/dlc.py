@@ -16,16 +16,16 @@ def _read(files: list[Path]) -> xr.Dataset:
     if len(parts) == 1:
         return parts[0]
     if any(part.sizes["individuals"] > 1 for part in parts):
-        names = ", ".join(file.name for file in files)
-        raise DataError(f"{len(files)} tracking files of several animals ({names}); leave one")
+        listed = ", ".join(file.name for file in files)
+        raise DataError(f"{len(files)} tracking files of several animals ({listed}); leave one")
     lengths = {file.name: part.sizes["time"] for file, part in zip(files, parts, strict=True)}
     if len(set(lengths.values())) > 1:
         raise DataError(f"the files of one recording differ in length: {lengths} frames")
     names = _individuals([file.stem for file in files])
-    named = [
+    renamed = [
         part.assign_coords(individuals=[name]) for part, name in zip(parts, names, strict=True)
     ]
-    return xr.concat(named, dim="individuals", join="exact")
+    return xr.concat(renamed, dim="individuals", join="exact")
 
 
 def _individuals(stems: list[str]) -> list[str]:

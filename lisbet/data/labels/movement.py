@@ -1,0 +1,25 @@
+"""Annotations beside movement recordings: ``annotations*.nc``, ``manual_scoring*.nc``."""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from lisbet.data.labels._labels import LabelReader, Labels
+from lisbet.errors import DataError
+
+AXES = ("time", "behaviors", "annotators")
+
+
+def _read(file: Path) -> Labels:
+    with xr.open_dataset(file, decode_times=False) as opened:
+        dataset = opened.load()
+    if "target_cls" not in dataset or set(dataset["target_cls"].dims) != set(AXES):
+        raise DataError(f"{file.name}: expected target_cls over {', '.join(AXES)}")
+    active = dataset["target_cls"].transpose(*AXES).to_numpy()[..., 0]
+    if not np.isin(active, (0, 1)).all():
+        raise DataError(f"{file.name}: target_cls holds values other than 0 and 1")
+    return Labels(tuple(map(str, dataset["behaviors"].values.tolist())), active.astype(bool))
+
+
+READER = LabelReader(patterns=("annotations*.nc", "manual_scoring*.nc"), read=_read)

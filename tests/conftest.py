@@ -1,0 +1,117 @@
+"""What the tests share: small recordings, real ones where they are at hand, and a way to run betman."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lisbet.config import Features
+from lisbet.data.bank import Bank
+from lisbet.data.record import Record
+
+SHARED = Path(__file__).parents[2] / "shared"
+TINY = (
+    "--emb_dim=8 --num_layers=1 --num_heads=2 --hidden_dim=16 --window_size=12 --batch_size=16"
+).split()
+
+
+@pytest.fixture
+def real() -> Path:
+    """Folder of real recordings, beside the project."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real recordings are not here: {folder}")
+    return folder
+
+
+@pytest.fixture
+def spec() -> Path:
+    folder = SHARED / "spec"
+    if not folder.is_dir():
+        pytest.skip(f"the specification is not here: {folder}")
+    return folder
+
+
+def names(individuals: int = 2, keypoints: int = 3, space: int = 2) -> Features:
+    return Features(
+        individuals=tuple(f"mouse{n}" for n in range(individuals)),
+        keypoints=tuple(f"point{n}" for n in range(keypoints)),
+        space=("x", "y", "z")[:space],
+    )
+
+
+def walk(frames: int, features: Features, seed: int) -> np.ndarray:
+    """A random walk in pixels, (frames, individuals, keypoints, space), inside 100x100."""
+    rng = np.random.default_rng(seed)
+    steps = rng.normal(0, 1, (frames, *features.shape)).cumsum(axis=0)
+    low, high = steps.min(), steps.max()
+    return 1 + 98 * (steps - low) / (high - low)
+
+
+def make_bank(lengths: list[int], features: Features | None = None) -> Bank:
+    features = features or names()
+    return Bank.from_records(
+        [
+            Record(
+                f"r{n}", (walk(length, features, n) / 100).astype(np.float32), features
+            )
+            for n, length in enumerate(lengths)
+        ]
+    )
+
+
+def write_recording(
+    folder: Path,
+    position: np.ndarray,
+    features: Features,
+    *,
+    singular: bool = False,
+    format: str = "NETCDF4",
+    name: str = "tracking.nc",
+    **attributes: object,
+) -> Path:
+    """Write a recording in the movement format; position (frames, individuals, keypoints, space)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    individuals, keypoints = ("individual", "keypoint") if singular else ("individuals", "keypoints")
+    dataset = xr.Dataset(
+        {"position": (("time", "space", keypoints, individuals), position.transpose(0, 3, 2, 1))},
+        coords={
+            "time": np.arange(len(position)) / 30,
+            "space": list(features.space),
+            keypoints: list(features.keypoints),
+            individuals: list(features.individuals),
+        },
+        attrs={"fps": 30.0, **attributes},
+    )
+    dataset.to_netcdf(folder / name, format=format)
+    return folder / name
+
+
+def write_dataset(folder: Path, lengths: list[int], features: Features | None = None) -> Path:
+    features = features or names()
+    for number, length in enumerate(lengths):
+        write_recording(folder / f"r{number}", walk(length, features, number), features)
+    return folder
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Four small recordings, one shorter than a window."""
+    return write_dataset(tmp_path / "data", [60, 80, 8, 50])
+
+
+def betman(*words: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run betman as a user does, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "lisbet", *map(str, words)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
