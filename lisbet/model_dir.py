@@ -1,7 +1,7 @@
 """The model directory: what other programs read. Write, read, describe, export."""
 
+import io
 import logging
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,10 @@ def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
     plain = {
         key: value.detach().to("cpu", torch.float32).contiguous() for key, value in weights.items()
     }
-    with published(path) as beside, beside.open("wb") as stream:
-        torch.save(plain, stream)
+    buffer = io.BytesIO()
+    torch.save(plain, buffer)  # into memory: writing to a full disk, it hides the system's error
+    with published(path) as beside:
+        beside.write_bytes(buffer.getbuffer())
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -108,8 +110,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path}: no such file; expected weights such as {WEIGHTS_LAST}")
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a damaged file makes the unpickler raise almost anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{path} cannot be read as weights: {reason}") from error
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise ModelError(f"{path} does not hold a state dict, but a {type(weights).__name__}")

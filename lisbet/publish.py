@@ -30,6 +30,9 @@ def published(path: Path) -> Iterator[Path]:
         sync(beside)
         os.replace(beside, path)
         sync(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say for which file
+        raise
     finally:
         beside.unlink(missing_ok=True)
 

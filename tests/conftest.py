@@ -1,4 +1,4 @@
-"""What the tests share: small recordings, real ones where they are at hand, and a way to run betman."""
+"""What the tests share: small recordings, real ones where there are any, and a way to run."""
 
 import os
 import subprocess
@@ -14,9 +14,14 @@ from lisbet.data.bank import Bank
 from lisbet.data.record import Record
 
 SHARED = Path(__file__).parents[2] / "shared"
-TINY = (
-    "--emb_dim=8 --num_layers=1 --num_heads=2 --hidden_dim=16 --window_size=12 --batch_size=16"
-).split()
+TINY = [
+    "--emb_dim=8",
+    "--num_layers=1",
+    "--num_heads=2",
+    "--hidden_dim=16",
+    "--window_size=12",
+    "--batch_size=16",
+]
 
 
 @pytest.fixture
@@ -56,9 +61,7 @@ def make_bank(lengths: list[int], features: Features | None = None) -> Bank:
     features = features or names()
     return Bank.from_records(
         [
-            Record(
-                f"r{n}", (walk(length, features, n) / 100).astype(np.float32), features
-            )
+            Record(f"r{n}", (walk(length, features, n) / 100).astype(np.float32), features)
             for n, length in enumerate(lengths)
         ]
     )
@@ -74,9 +77,11 @@ def write_recording(
     name: str = "tracking.nc",
     **attributes: object,
 ) -> Path:
-    """Write a recording in the movement format; position (frames, individuals, keypoints, space)."""
+    """Write a movement file; position (frames, individuals, keypoints, space)."""
     folder.mkdir(parents=True, exist_ok=True)
-    individuals, keypoints = ("individual", "keypoint") if singular else ("individuals", "keypoints")
+    individuals, keypoints = (
+        ("individual", "keypoint") if singular else ("individuals", "keypoints")
+    )
     dataset = xr.Dataset(
         {"position": (("time", "space", keypoints, individuals), position.transpose(0, 3, 2, 1))},
         coords={

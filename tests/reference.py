@@ -38,9 +38,7 @@ def cons(u, recordings, size, offset):
     if u[1] >= 0.5:
         return x, 0
     k = 1 + choose(u[2], x.shape[1] - 1)
-    others = [
-        (q, g) for q, other in enumerate(recordings) if q != r for g in range(len(other))
-    ]
+    others = [(q, g) for q, other in enumerate(recordings) if q != r for g in range(len(other))]
     q, g = others[choose(u[3], len(others))]
     x[:, k:] = window(recordings[q], g, size, offset)[:, k:]
     return x, 1

@@ -191,7 +191,7 @@ def test_no_position(tmp_path):
 
     changed = xr.load_dataset(file).rename(position="centroid")
     changed.to_netcdf(file)
-    with pytest.raises(DataError, match="no variable 'position' \\(found: centroid\\)"):
+    with pytest.raises(DataError, match=r"no variable 'position' \(found: centroid\)"):
         load(tmp_path)
 
 

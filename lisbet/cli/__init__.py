@@ -8,6 +8,7 @@ import inspect
 import logging
 import signal
 import sys
+import traceback
 from typing import Any
 
 import fire
@@ -99,9 +100,10 @@ def _component(command: Command) -> Any:
 
 
 def _set_up_logging(verbose: int) -> None:
-    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
-    logging.getLogger("lisbet").setLevel(level)
+    logger = logging.getLogger("lisbet")
+    logger.handlers = [logging.StreamHandler(sys.stderr)]
+    logger.propagate = False
+    logger.setLevel([logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)])
 
 
 def _readable(error: OSError) -> OutputError:
@@ -120,7 +122,7 @@ def _readable(error: OSError) -> OutputError:
 
 def _fail(message: str, code: int, details: bool) -> None:
     if details:
-        logging.getLogger("lisbet").error("", exc_info=True)
+        traceback.print_exc()
     sys.stdout.flush()
     print(f"betman: error: {message}", file=sys.stderr)
     sys.exit(code)

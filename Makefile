@@ -1,0 +1,38 @@
+# The two commands to know are `make demo` and `make test`; both need Python ≥ 3.11 and make.
+PYTHON ?= python3
+VENV ?= .venv
+# One exact release: a range would let pip bring another build of several GB.
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+DEMO ?= demo
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	PATH="$(abspath $(BIN)):$$PATH" sh benchmarks/demo.sh $(DEMO)
+
+test: $(VENV)/.installed-all lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-all
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; set PYTHON=…"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "could not make a virtual environment: apt install python3-venv"; exit 1; }
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-all: $(VENV)/.installed
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --editable '.[all]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

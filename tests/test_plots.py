@@ -1,0 +1,75 @@
+"""Pictures: written, not empty, and clear about what is missing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from lisbet.cli import main
+from lisbet.data.hub.sample_data import annotations
+from lisbet.data.simulate import simulate
+from lisbet.training.history import write_history
+
+
+@pytest.fixture
+def run(tmp_path):
+    rows = [
+        {"epoch": n, "train_loss": 2 - n / 5, "warp_train_loss": 2 - n / 5,
+         "warp_train_accuracy": 0.5 + n / 10, "warp_dev_loss": 2.0, "warp_dev_accuracy": 0.5}
+        for n in range(4)
+    ]  # fmt: skip
+    (tmp_path / "run").mkdir()
+    write_history(tmp_path / "run" / "training_history.csv", rows)
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def embeddings(tmp_path):
+    rng = np.random.default_rng(0)
+    for number, recording in enumerate(simulate([60, 90], 0)):
+        place = tmp_path / "embeddings" / f"r{number}"
+        place.mkdir(parents=True)
+        values = rng.normal(size=(len(recording.state), 4)) + recording.state[:, None]
+        pd.DataFrame(values).to_csv(place / "features_lisbet_embedding.csv")
+        (tmp_path / "data" / f"r{number}").mkdir(parents=True)
+        annotations(recording).to_netcdf(tmp_path / "data" / f"r{number}" / "annotations.nc")
+    return tmp_path / "embeddings"
+
+
+def colours(path) -> int:
+    pixels = imread(path)[..., :3].reshape(-1, 3)
+    return len(np.unique(pixels.round(1), axis=0))
+
+
+def fails(*words, capsys) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(list(map(str, words)))
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_history(run, tmp_path):
+    main(["plot_history", str(run)])
+    assert colours(run / "training_history.png") > 10
+    main(["plot_history", str(run), f"--output_path={tmp_path}/other.svg"])
+    text = (tmp_path / "other.svg").read_text()
+    assert "<svg" in text
+
+
+def test_embeddings_by_behaviour_and_by_recording(embeddings, tmp_path):
+    main(["plot_embeddings", str(embeddings), f"--labels={tmp_path}/data"])
+    assert colours(embeddings / "embeddings.png") > 20
+    main(["plot_embeddings", str(embeddings), f"--output_path={tmp_path}/by_recording.png"])
+    assert colours(tmp_path / "by_recording.png") > 20
+
+
+def test_what_is_missing_is_said(run, embeddings, tmp_path, capsys):
+    assert "--save_history" in fails("plot_history", tmp_path, capsys=capsys)
+    assert "ending in .png" in fails("plot_history", run, "--output_path=x.gif", capsys=capsys)
+    assert "compute_embeddings" in fails("plot_embeddings", run, capsys=capsys)
+    (run / "training_history.csv").write_text("epoch,loss\n1,many\n")
+    assert "not a table of numbers" in fails("plot_history", run, capsys=capsys)
+    wrong = tmp_path / "data" / "r0" / "annotations.nc"
+    wrong.unlink()
+    said = fails("plot_embeddings", embeddings, f"--labels={tmp_path}/data", capsys=capsys)
+    assert "r0 holds 0 annotation files" in said
