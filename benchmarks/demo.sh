@@ -11,12 +11,11 @@ say betman fetch_dataset SampleData
 say betman train_model -v --run_id=demo --overwrite --seed=1234 \
     --task_ids=cons,order,shift,warp --data_format=movement \
     --window_size=60 --emb_dim=32 --num_layers=2 --num_heads=4 --hidden_dim=128 \
-    --epochs=5 --train_sample=0.45 --dev_ratio=0.2 --dev_sample=0.3 \
+    --epochs=5 --train_sample=0.35 --dev_ratio=0.2 --dev_sample=0.3 \
     --learning_rate=1e-3 --warmup_epochs=1 --save_history datasets/SampleData
 say betman export_embedder --overwrite \
     models/demo/model_config.yml models/demo/weights/weights_last.pt
-say betman compute_embeddings --data_format=movement --data_filter=simulated00,simulated07 \
-    datasets/SampleData \
+say betman compute_embeddings --data_format=movement datasets/SampleData \
     models/demo-embedder/model_config.yml models/demo-embedder/weights/weights_last.pt
 say betman plot_history models/demo
 say betman plot_embeddings --labels=datasets/SampleData embeddings

@@ -24,24 +24,23 @@ def plot_history(options: PlotHistoryOptions) -> None:
     rows = read_history(source)
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     epochs = columns["epoch"] + 1
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     tasks = [name.removesuffix("_train_loss") for name in columns if name.endswith("_train_loss")]
     for number, task in enumerate(tasks):
         for part, style in (("train", ":"), ("dev", "-")):
             for name, values in columns.items():
-                if name.startswith(f"{task}_{part}_"):
-                    axes = losses if name.endswith("_loss") else scores
-                    label = f"{task} ({name.removeprefix(f'{task}_{part}_')}, {part})"
-                    axes.plot(
-                        epochs, values, style, color=f"C{number}", label=label, marker=".", ms=4
-                    )
+                if not name.startswith(f"{task}_{part}_"):
+                    continue
+                score = name.removeprefix(f"{task}_{part}_")
+                axes, label = (losses, f"{task}, {part}") if score == "loss" else (scores, None)
+                axes.plot(epochs, values, style, color=f"C{number}", label=label, marker=".", ms=4)
     losses.set(title=f"{options.run_path.name}: losses", xlabel="epoch", ylabel="loss")
-    scores.set(title="scores", xlabel="epoch", ylabel="score", ylim=(0, 1))
+    scores.set(title="scores", xlabel="epoch", ylabel="accuracy or F1", ylim=(0, 1))
     for axes in (losses, scores):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7, ncols=2)
+    figure.legend(loc="outside lower center", ncols=max(len(tasks), 2), fontsize=8)
     _save(figure, options.output_path or options.run_path / "training_history.png")
 
 

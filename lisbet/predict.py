@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from lisbet import model_dir
+from lisbet.allocator import keep_freed_memory
 from lisbet.config import Features, Window
 from lisbet.data.bank import Bank, Plan, gather
 from lisbet.data.load import load_records, summary
@@ -75,6 +76,7 @@ def outputs(
     values : ndarray
         (frames, classes or embedding), float32. Frame f is described by the window ending at f.
     """
+    keep_freed_memory()
     accelerator = Accelerator()
     model = model.to(accelerator.device).eval()
     console = Console(file=sys.stderr)

@@ -15,7 +15,7 @@ ROOMS = [  # from top to bottom; rooms on one line do not know each other
     ["data", "models"],
     ["options"],
     ["config"],
-    ["registry", "publish"],
+    ["registry", "publish", "allocator"],
     ["errors"],
     ["__init__"],
 ]

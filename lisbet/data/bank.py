@@ -7,10 +7,12 @@ and after its cut), G groups (one, or one for each individual).
 import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from lisbet.config import Features, Window
 from lisbet.data.draws import pick
@@ -179,51 +181,67 @@ def gather(bank: Bank, plan: Plan, window: Window) -> Tensor:
         (B, W, individuals, keypoints, space), float32. Frames outside a recording are zeros.
     """
     device = bank.tracks.device
+    groups = plan.record.shape[-1]
     start = bank.starts[plan.record]
-    limits = np.stack([start + plan.frame, start - 1, start + bank.lengths[plan.record]])
-    target_BPG, low_BPG, high_BPG = torch.from_numpy(limits).to(device)
+    rows = np.stack([start + plan.frame, start - 1, start + bank.lengths[plan.record]])
+    # Each group has rows of its own in the bank: frame r of group g is row r·groups + g.
+    rows = torch.from_numpy(rows * groups + np.arange(groups)).to(device)
+    parts = [Part(*rows[:, :, part, None]) for part in range(rows.shape[2])]
+    time_W1 = torch.arange(window.size, device=device)[:, None]
     if plan.speed is not None:
-        return _resampled(bank, plan.speed, window, target_BPG, low_BPG, high_BPG)
-    time_W = torch.arange(window.size, device=device)
-    offset_W1 = (time_W - (window.size - 1 - window.offset))[:, None]
-    rows_BWG = _clamped(target_BPG[:, :1] + offset_W1, low_BPG[:, :1], high_BPG[:, :1])
+        assert len(parts) == 1
+        return _resampled(bank, parts[0], plan.speed, window, time_W1)
+    offset_W1 = groups * (time_W1 - (window.size - 1 - window.offset))
+    rows_BWG = parts[0].at(offset_W1)
     if plan.cut is not None:
-        after_BWG = _clamped(target_BPG[:, 1:] + offset_W1, low_BPG[:, 1:], high_BPG[:, 1:])
-        cut_B = torch.from_numpy(plan.cut).to(device)
-        rows_BWG = torch.where((time_W < cut_B[:, None])[..., None], rows_BWG, after_BWG)
-    return _rows(bank, rows_BWG)
+        cut_B11 = torch.from_numpy(plan.cut).to(device)[:, None, None]
+        rows_BWG = torch.where(time_W1 < cut_B11, rows_BWG, parts[1].at(offset_W1))
+    return _read(bank, rows_BWG)
+
+
+class Part(NamedTuple):
+    """Rows of the bank for a part of each window, all (B, 1, G): its target and its limits."""
+
+    target: Tensor
+    low: Tensor
+    high: Tensor
+
+    def at(self, offset: Tensor) -> Tensor:
+        """Return the rows at an offset; those outside the recording fall on the zeros beside it."""
+        return torch.clamp(self.target + offset, self.low, self.high)
 
 
 def _resampled(
-    bank: Bank, speed: np.ndarray, window: Window, target: Tensor, low: Tensor, high: Tensor
+    bank: Bank, part: Part, speed: np.ndarray, window: Window, time_W1: Tensor
 ) -> Tensor:
     """Take round(speed·size) frames and resample them linearly to the window's size."""
-    device = target.device
+    device, groups = time_W1.device, part.target.shape[-1]
     # NumPy rounds here, on the host, so that every device takes the same frames.
     count_B11 = torch.from_numpy(np.round(speed * window.size).astype(np.int64)).to(device)
     after_B11 = torch.from_numpy(np.round(speed * window.offset).astype(np.int64)).to(device)
     count_B11, after_B11 = count_B11[:, None, None], after_B11[:, None, None]
-    time_W1 = torch.arange(window.size, device=device)[:, None]
     # Frame t of the window lies at t·(count-1)/(size-1) of those taken: whole numbers first.
     scaled_BW1 = time_W1 * (count_B11 - 1)
     left_BW1 = scaled_BW1 // (window.size - 1)
-    share_BW1 = (scaled_BW1 % (window.size - 1)).float() / (window.size - 1)
-    first_BWG = target + after_B11 - (count_B11 - 1) + left_BW1
-    left = _rows(bank, _clamped(first_BWG, low, high))
-    right = _rows(bank, _clamped(first_BWG + 1, low, high))
-    return torch.lerp(left, right, share_BW1[..., None, None])
+    share_BW1 = (scaled_BW1 - left_BW1 * (window.size - 1)).float() / (window.size - 1)
+    offset_BW1 = groups * (left_BW1 + (after_B11 - (count_B11 - 1)))
+    rows_BWG2 = torch.stack([part.at(offset_BW1), part.at(offset_BW1 + groups)], dim=-1)
+    share_BWG = share_BW1.expand(rows_BWG2.shape[:-1])
+    # A bag of two weighted rows is the lerp in one pass, without a tensor for either side.
+    taken = embedding_bag(
+        rows_BWG2.view(-1, 2),
+        _grouped(bank, groups),
+        mode="sum",
+        per_sample_weights=torch.stack([1 - share_BWG, share_BWG], dim=-1).view(-1, 2),
+    )
+    return taken.view(*rows_BWG2.shape[:2], *bank.tracks.shape[1:])
 
 
-def _clamped(rows: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Send rows outside a recording to the zeros beside it."""
-    return torch.minimum(torch.maximum(rows, low), high)
-
-
-def _rows(bank: Bank, rows_BWG: Tensor) -> Tensor:
-    """Read rows of the bank: whole frames (G = 1), or one individual of a frame (G = all)."""
-    groups = rows_BWG.shape[-1]
-    if groups > 1:
-        rows_BWG = rows_BWG * groups + torch.arange(groups, device=rows_BWG.device)
-    flat = bank.tracks.view(bank.tracks.shape[0] * groups, -1)
-    taken = flat.index_select(0, rows_BWG.reshape(-1))
+def _read(bank: Bank, rows_BWG: Tensor) -> Tensor:
+    taken = _grouped(bank, rows_BWG.shape[-1]).index_select(0, rows_BWG.reshape(-1))
     return taken.view(*rows_BWG.shape[:2], *bank.tracks.shape[1:])
+
+
+def _grouped(bank: Bank, groups: int) -> Tensor:
+    """Return the bank as rows: whole frames (one group), or single individuals of a frame."""
+    return bank.tracks.view(bank.tracks.shape[0] * groups, -1)

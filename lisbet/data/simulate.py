@@ -35,7 +35,7 @@ SPEED_PX = ((7.0, 1.5), (7.5, 8.0), (5.0, 5.0), (3.0, 3.0))
 """Speed of resident and intruder in each state, pixels per frame."""
 
 CONTACT_PX, BESIDE_PX, MARGIN_PX = 100.0, 55.0, 60.0
-HOMING = 0.05
+HOMING = 0.1
 """How strongly a mouse that goes its own way turns to where it feels at home, per frame."""
 MISSING = 0.005
 """Share of the points that the simulated tracker loses."""

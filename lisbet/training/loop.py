@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from lisbet import model_dir
+from lisbet.allocator import keep_freed_memory
 from lisbet.models.multitask import MultiTaskModel
 from lisbet.options import TrainOptions
 from lisbet.training.history import HISTORY, write_history
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 def train_model(options: TrainOptions) -> None:
     """Train a model as the options say; nothing is written before everything was checked."""
+    keep_freed_memory()
     accelerator = Accelerator(step_scheduler_with_optimizer=False)
     rows = share(options.batch_size, accelerator.process_index, accelerator.num_processes)
     setup = Setup.from_options(options, accelerator.device)
