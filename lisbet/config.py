@@ -4,6 +4,8 @@ Nothing here imports torch. A value that a user writes as one word has ``parse``
 that same word, so that a file of options reads back as it was written.
 """
 
+import re
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
@@ -35,11 +37,8 @@ def split_words(raw: Any) -> Any:
     return words
 
 
-Words = Annotated[
-    tuple[str, ...],
-    BeforeValidator(split_words),
-    PlainSerializer(lambda words: ",".join(words), return_type=str),
-]
+WORDS_AS_TEXT = PlainSerializer(lambda words: ",".join(map(str, words)), return_type=str)
+Words = Annotated[tuple[str, ...], BeforeValidator(split_words), WORDS_AS_TEXT]
 """Comma-separated words."""
 
 
@@ -154,6 +153,42 @@ class Settings(Config):
         return ",".join(f"{owner}.{key}={value}" for owner, key, value in self.pairs)
 
 
+class TaskData(Config):
+    """Which datasets each task is trained on, by number from 0; tasks not named take all."""
+
+    datasets: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``task:[number,…],…``.
+
+        Examples
+        --------
+        >>> TaskData.parse("multiclass:[0],order:[0,1]").datasets
+        {'multiclass': (0,), 'order': (0, 1)}
+        """
+        item = re.compile(r"\s*(\w+)\s*:\s*\[\s*(\d+(?:\s*,\s*\d+)*)\s*\]\s*(?:,|$)")
+        datasets: dict[str, tuple[int, ...]] = {}
+        place = 0
+        while place < len(text):
+            found = item.match(text, place)
+            if found is None:
+                raise ValueError(
+                    f"expected task:[number,…],… such as multiclass:[0],order:[0,1], got "
+                    f"{text[place:]!r}"
+                )
+            if found[1] in datasets:
+                raise ValueError(f"{text!r} names {found[1]} twice")
+            datasets[found[1]] = tuple(dict.fromkeys(map(int, found[2].split(","))))
+            place = found.end()
+        return cls(datasets=datasets)
+
+    def __str__(self) -> str:
+        return ",".join(
+            f"{task}:[{','.join(map(str, numbers))}]" for task, numbers in self.datasets.items()
+        )
+
+
 MINMAX = "minmax"
 
 
@@ -207,6 +242,14 @@ class Window(Config):
     def output_token(self) -> int:
         """Position of the described frame in the window, counted from its end."""
         return -(self.offset + 1)
+
+
+class Dataset(Config):
+    """A folder of recordings and what is in its files; `annotations` None reads tracks only."""
+
+    path: Path
+    format: str
+    annotations: str | None = None
 
 
 class Features(Config):

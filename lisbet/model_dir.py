@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from lisbet.models.heads import EmbeddingHeadConfig
 from lisbet.models.multitask import ModelConfig, MultiTaskModel, first_message, load_weights
 from lisbet.options import ExportOptions, InfoOptions
 from lisbet.publish import published, published_folder, require_writable
+from lisbet.yaml_files import read_yaml, write_yaml
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def create(folder: Path, config: ModelConfig, run: dict[str, Any]) -> None:
         if not folder.exists():
             aside.rename(folder)
     with published_folder(folder, replaced=aside) as beside:
-        write_yaml(beside / MODEL_CONFIG, config.model_dump(mode="json"))
+        write_yaml(beside / MODEL_CONFIG, config.model_dump(mode="json", exclude_defaults=True))
         write_yaml(beside / RUN_CONFIG, run)
     if aside.exists():
         log.info("the earlier model is kept as %s until this one has weights", aside)
@@ -89,13 +89,12 @@ def read_config(path: Path) -> ModelConfig:
     ModelError
         If the file is missing, is no YAML, or does not describe a network.
     """
-    raw = read_yaml(path)
     try:
-        return ModelConfig(**raw)
+        return ModelConfig(**read_yaml(path))
     except ValidationError as error:
         raise ModelError(f"{path} does not describe a model:\n  {first_message(error)}") from error
     except LisbetError as error:
-        raise ModelError(f"{path} does not describe a model: {error}") from error
+        raise ModelError(f"{path} cannot be read as a model: {error}") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -137,6 +136,7 @@ def export_embedder(options: ExportOptions) -> None:
     embedder = config.model_copy(
         update={
             "model_id": folder.name,
+            "behaviors": {},
             "out_heads": {
                 EMBEDDING: EmbeddingHeadConfig(output_token_idx=config.window.output_token)
             },
@@ -147,7 +147,7 @@ def export_embedder(options: ExportOptions) -> None:
     kept = {key: value for key, value in weights.items() if not key.startswith("task_heads.")}
     load_weights(MultiTaskModel(embedder), kept, str(options.weights_path))
     with published_folder(folder) as beside:
-        write_yaml(beside / MODEL_CONFIG, embedder.model_dump(mode="json"))
+        write_yaml(beside / MODEL_CONFIG, embedder.model_dump(mode="json", exclude_defaults=True))
         save_weights(beside / "weights" / options.weights_path.name, kept)
     log.info("dropped the heads %s", ", ".join(config.out_heads))
     print(f"embedder written to {folder}")
@@ -178,27 +178,3 @@ def model_info(options: InfoOptions) -> None:
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     lines += ["files:", *(f"  {f.relative_to(folder)} ({f.stat().st_size} bytes)" for f in files)]
     print("\n".join(lines))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
-
-    Raises
-    ------
-    ModelError
-        If it is missing, is no YAML, or holds something else.
-    """
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; expected a {MODEL_CONFIG}")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
-        raise ModelError(f"{path} holds no mapping of names to values")
-    return raw
-
-
-def write_yaml(path: Path, values: dict[str, Any]) -> None:
-    """Write a mapping as YAML, in its own order."""
-    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -7,18 +7,31 @@ description is what ``--help`` prints. Nothing here imports torch.
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
+from lisbet import augment
+from lisbet.augment import Augmentation
 from lisbet.config import (
     AS_TEXT,
+    WORDS_AS_TEXT,
     Config,
+    Dataset,
     Renames,
     Scale,
     Selection,
     Settings,
+    TaskData,
     Window,
     Words,
     from_text,
+    split_words,
 )
 from lisbet.errors import ConfigError, unknown
 from lisbet.registry import Registry
@@ -26,6 +39,7 @@ from lisbet.registry import Registry
 TASK_NAMES: Registry[Any] = Registry("task", "lisbet.tasks", "TASK")
 BACKBONE_NAMES: Registry[Any] = Registry("backbone", "lisbet.models.backbones", "BACKBONE")
 READER_NAMES: Registry[Any] = Registry("data format", "lisbet.data.readers", "READER")
+LABEL_READER_NAMES: Registry[Any] = Registry("annotation format", "lisbet.data.labels", "READER")
 BASE = "-base"
 """A backbone's default sizes are its preset <backbone>-base."""
 DATASETS = {"SampleData": "lisbet.data.hub.sample_data:fetch"}
@@ -33,10 +47,16 @@ DATASETS = {"SampleData": "lisbet.data.hub.sample_data:fetch"}
 
 
 def option(
-    default: Any, description: str, *, group: str = "options", unit: str = "", **constraints: Any
+    default: Any,
+    description: str,
+    *,
+    group: str = "options",
+    unit: str = "",
+    bare: str | None = None,
+    **constraints: Any,
 ) -> Any:
-    """Declare an option of a command."""
-    extra: dict[str, Any] = {"group": group, "unit": unit}
+    """Declare an option of a command; `bare` is what it means without a value."""
+    extra: dict[str, Any] = {"group": group, "unit": unit, "bare": bare}
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
@@ -49,6 +69,16 @@ def _known_format(raw: Any) -> Any:
     return READER_NAMES.require(raw.lower()) if isinstance(raw, str) else raw
 
 
+def _known_formats(names: Registry[Any]) -> Any:
+    def read(raw: Any) -> Any:
+        words = split_words(raw)
+        if not isinstance(words, tuple):
+            return words
+        return tuple(names.require(word.lower().replace("-", "_")) for word in words)
+
+    return BeforeValidator(read)
+
+
 def _known_preset(raw: Any) -> Any:
     presets = [f"{name}{BASE}" for name in BACKBONE_NAMES]
     if raw not in presets:
@@ -57,6 +87,18 @@ def _known_preset(raw: Any) -> Any:
 
 
 DataFormat = Annotated[str, BeforeValidator(_known_format)]
+DataFormats = Annotated[tuple[str, ...], _known_formats(READER_NAMES), WORDS_AS_TEXT]
+AnnotationFormats = Annotated[tuple[str, ...], _known_formats(LABEL_READER_NAMES), WORDS_AS_TEXT]
+AnnotationFormat = Annotated[
+    str, BeforeValidator(lambda raw: LABEL_READER_NAMES.require(raw.lower().replace("-", "_")))
+]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(split_words), WORDS_AS_TEXT]
+TaskDataText = Annotated[TaskData, from_text(TaskData), AS_TEXT]
+Augmentations = Annotated[
+    tuple[InstanceOf[Augmentation], ...],
+    BeforeValidator(lambda raw: augment.parse(raw) if isinstance(raw, str) else raw),
+    PlainSerializer(augment.as_text, return_type=str),
+]
 ScaleText = Annotated[Scale, from_text(Scale), AS_TEXT]
 SelectionText = Annotated[Selection, from_text(Selection), AS_TEXT]
 SettingsText = Annotated[Settings, from_text(Settings), AS_TEXT]
@@ -75,9 +117,6 @@ class Options(Config):
 class DataOptions(Options):
     """How recordings are found and prepared."""
 
-    data_format: DataFormat = option(
-        "movement", "format of the tracking files: movement, DLC or SLEAP", group="data"
-    )
     data_filter: Words | None = option(
         None, "use only recordings whose id contains one of these words", group="data"
     )
@@ -94,6 +133,14 @@ class DataOptions(Options):
     rename_coords: RenamesText | None = option(
         None, "rename, after selecting: 'old:new,…;*;old:new', * for none", group="data"
     )
+    fps_scaling: float = option(
+        1.0,
+        "frames of these recordings for each frame that the model sees: 2 for recordings of twice "
+        "the frame rate",
+        group="data",
+        gt=0,
+        le=100,
+    )
 
 
 class TrainOptions(DataOptions):
@@ -104,10 +151,36 @@ class TrainOptions(DataOptions):
     betman train_model -v --run_id=mice --epochs=20 --dev_ratio=0.2 --save_history datasets/mice
     """
 
-    data_path: Path = positional("folder of recordings: every folder in it with a tracking file")
+    data_path: Paths = positional(
+        "folder of recordings: every folder in it with a tracking file; or several, comma separated"
+    )
+    data_format: DataFormats = option(
+        ("movement",),
+        "format of the tracking files: movement, DLC or SLEAP; one, or one for each data path",
+        group="data",
+    )
+    annot_format: AnnotationFormats = option(
+        ("movement",),
+        "format of the annotations beside them, for supervised tasks: movement, csv_events or "
+        "boris; one, or one for each data path",
+        group="data",
+    )
 
     task_ids: Words = option(
         ("cons", "order", "shift", "warp"), "tasks to train, comma separated", group="tasks"
+    )
+    task_data: TaskDataText = option(
+        TaskData(),
+        "which data paths a task is trained on, numbered from 0: 'multiclass:[0],order:[0,1]'; "
+        "default: all",
+        group="tasks",
+    )
+    data_augmentation: Augmentations = option(
+        (),
+        "changes of training windows, in this order: "
+        "'all_perm_id:p=0.5,blk_perm_id:p=0.3:frac=0.2'; there are all_perm_id, all_perm_ax, "
+        "blk_perm_id (frac), gauss_jitter (sigma), kp_ablation (pB), rotation (max_angle, mode)",
+        group="tasks",
     )
     window_size: int = option(200, "length of a window", group="tasks", unit="frames", ge=2)
     window_offset: int = option(
@@ -129,6 +202,13 @@ class TrainOptions(DataOptions):
         Settings(),
         "settings of backbone and tasks, 'backbone.kernel_size=4,order.negatives=simple'",
         group="model",
+    )
+
+    load_backbone_weights: Path | None = option(
+        None, "weights whose backbone the new model starts from", group="model"
+    )
+    freeze_backbone_weights: bool = option(
+        False, "train the heads only, and leave the backbone as it is", group="model"
     )
 
     epochs: int = option(10, "number of epochs", group="training", ge=1)
@@ -158,12 +238,33 @@ class TrainOptions(DataOptions):
     )
     seed: int = option(1991, "seed of weights, samples and split", group="training", ge=0, lt=2**63)
 
+    mixed_precision: Literal["no", "bf16", "fp16", "best"] | None = option(
+        None,
+        "arithmetic of the network; without a value the best of the device",
+        group="training",
+        bare="best",
+    )
+
     run_id: str | None = option(
         None, "name of the model; default: the time of the start, YYYYmmddHHMMSS", group="output"
     )
     output_path: Path = option(Path("."), "folder that holds models/", group="output")
     save_history: bool = option(False, "write training_history.csv", group="output")
+    save_weights: Literal["last", "all", "best"] = option(
+        "last",
+        "which weights to keep: the last; also those of every epoch; or also those of the lowest "
+        "held-out loss",
+        group="output",
+    )
     overwrite: bool = option(False, "replace an earlier model of this run_id", group="output")
+    dry_run: bool = option(
+        False, "read and check everything, say what would be done, write nothing", group="output"
+    )
+    config: Path | None = option(
+        None,
+        "file of options, such as the run_config.yml of an earlier run; the command line wins",
+        group="output",
+    )
 
     @field_validator("task_ids")
     @classmethod
@@ -179,6 +280,21 @@ class TrainOptions(DataOptions):
                 raise ConfigError(unknown("part", owner, ("backbone", *self.task_ids)))
         return self
 
+    @model_validator(mode="after")
+    def _datasets_and_tasks_match(self) -> Self:
+        self.datasets  # noqa: B018 - building them is the check
+        for task, numbers in self.task_data.datasets.items():
+            if task not in self.task_ids:
+                raise ConfigError(f"--task_data: {unknown('task', task, self.task_ids)}")
+            if missing := [n for n in numbers if n >= len(self.data_path)]:
+                raise ConfigError(
+                    f"--task_data: {task} names dataset {missing[0]}, but there are only "
+                    f"{len(self.data_path)}, numbered from 0"
+                )
+        if self.save_weights == "best" and self.dev_ratio is None:
+            raise ConfigError("--save_weights=best needs held-out recordings; pass --dev_ratio")
+        return self
+
     @field_validator("run_id")
     @classmethod
     def _run_id_is_a_name(cls, run_id: str | None) -> str | None:
@@ -188,6 +304,21 @@ class TrainOptions(DataOptions):
     def _window_is_possible(self) -> Self:
         self.window  # noqa: B018 - building it is the check
         return self
+
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """The folders of recordings, with the formats of their files."""
+        count = len(self.data_path)
+        formats = _for_each("data_format", self.data_format, count)
+        annotations = _for_each("annot_format", self.annot_format, count)
+        return tuple(
+            Dataset(path=path, format=own, annotations=labels)
+            for path, own, labels in zip(self.data_path, formats, annotations, strict=True)
+        )
+
+    def datasets_of(self, task: str) -> tuple[int, ...]:
+        """Return the numbers of the datasets that a task is trained on."""
+        return self.task_data.datasets.get(task, tuple(range(len(self.data_path))))
 
     @property
     def window(self) -> Window:
@@ -212,6 +343,13 @@ class TrainOptions(DataOptions):
         return given | self.set.by_owner().get("backbone", {})
 
 
+def _for_each(name: str, given: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """Repeat a single value for each data path."""
+    if len(given) not in (1, count):
+        raise ConfigError(f"--{name} has {len(given)} values for {count} data paths")
+    return given * count if len(given) == 1 else given
+
+
 def require_name(name: str) -> str:
     """Return `name` if it can be the name of one folder."""
     plain = name.replace("-", "").replace("_", "").replace(".", "")
@@ -224,7 +362,7 @@ def require_name(name: str) -> str:
 
 
 class ExportOptions(Options):
-    """Export the embedding model: the trained network without its task heads.
+    """Export the embedding model: the network without its task heads.
 
     Examples
     --------
@@ -243,7 +381,15 @@ class InferenceOptions(DataOptions):
     data_path: Path = positional("folder of recordings: every folder in it with a tracking file")
     model_path: Path = positional("the model's model_config.yml")
     weights_path: Path = positional("its weights, such as weights/weights_last.pt")
+    data_format: DataFormat = option(
+        "movement", "format of the tracking files: movement, DLC or SLEAP", group="data"
+    )
     batch_size: int = option(128, "windows that pass the network at once", ge=1)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The folder of recordings, with the format of its files."""
+        return Dataset(path=self.data_path, format=self.data_format)
 
 
 class EmbeddingOptions(InferenceOptions):
@@ -258,6 +404,55 @@ models/mice-embedder/weights/weights_last.pt
     """
 
     output_path: Path = option(Path("."), "folder that holds embeddings/", group="output")
+
+
+class AnnotateOptions(InferenceOptions):
+    """Annotate the behaviour in every frame of every recording.
+
+    Writes annotations/<recording>/machineAnnotation_lisbet.csv, one row for each frame, one column
+    of 0 and 1 for each class.
+
+    Examples
+    --------
+    betman annotate_behavior datasets/mice models/mice/model_config.yml \
+models/mice/weights/weights_last.pt
+    """
+
+    task: Literal["multiclass", "multilabel"] | None = option(
+        None, "head to use, for a model that has both"
+    )
+    output_path: Path = option(Path("."), "folder that holds annotations/", group="output")
+
+
+class EvaluateOptions(InferenceOptions):
+    """Compare a model with annotations.
+
+    Writes evaluations/<model_id>/: evaluation_report.yml, confusion_matrix.csv and .png.
+
+    Examples
+    --------
+    betman evaluate_model --annot_format=boris datasets/test models/mice/model_config.yml \
+models/mice/weights/weights_last.pt
+    """
+
+    annot_format: AnnotationFormat = option(
+        "movement", "format of the annotations: movement, csv_events or boris", group="data"
+    )
+    task: Literal["multiclass", "multilabel"] | None = option(
+        None, "head to evaluate, for a model that has both"
+    )
+    ignore_index: int | None = option(
+        None,
+        "number of a class, from 0, that does not count: for multiclass its frames are left out, "
+        "for multilabel its column",
+        ge=0,
+    )
+    output_path: Path = option(Path("."), "folder that holds evaluations/", group="output")
+
+    @property
+    def dataset(self) -> Dataset:
+        """The folder of recordings, with the formats of its files."""
+        return Dataset(path=self.data_path, format=self.data_format, annotations=self.annot_format)
 
 
 class InfoOptions(Options):
@@ -314,8 +509,9 @@ class PlotEmbeddingsOptions(Options):
     """
 
     embeddings_path: Path = positional("folder that compute_embeddings wrote")
-    labels: Path | None = option(
-        None, "folder of the recordings, with annotations to colour by (annotations*.nc)"
+    labels: Path | None = option(None, "folder of the recordings, with annotations to colour by")
+    annot_format: AnnotationFormat = option(
+        "movement", "format of the annotations: movement, csv_events or boris"
     )
     seed: int = option(1991, "seed of the layout", ge=0)
     output_path: Path | None = option(

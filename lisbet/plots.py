@@ -52,7 +52,7 @@ def plot_embeddings(options: PlotEmbeddingsOptions) -> None:
     }
     if options.labels is not None:
         groups = {
-            record_id: _behaviors(options.labels / record_id, len(values))
+            record_id: _behaviors(options.labels / record_id, options.annot_format, len(values))
             for record_id, values in embeddings.items()
         }
     everything = np.concatenate(list(embeddings.values()))
@@ -80,16 +80,16 @@ def _layout(values: np.ndarray, seed: int) -> np.ndarray:
     return plane
 
 
-def _behaviors(folder: Path, frames: int) -> np.ndarray:
+def _behaviors(folder: Path, annotations: str, frames: int) -> np.ndarray:
     """Name the behaviour of each frame of a recording."""
-    reader = LABEL_READERS["movement"]
+    reader = LABEL_READERS[annotations]
     files = reader.find(folder) if folder.is_dir() else []
     if len(files) != 1:
         raise DataError(
             f"{folder} holds {len(files)} annotation files, expected 1: "
             f"{' or '.join(reader.patterns)}"
         )
-    labels = reader.read(files[0])
+    labels = reader.read(files[0], frames, None)
     if len(labels.active) != frames:
         raise DataError(f"{files[0]} has {len(labels.active)} frames; the embeddings have {frames}")
     names = np.array([*labels.behaviors, "none"])

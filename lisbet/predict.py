@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,15 @@ from lisbet.config import Features, Window
 from lisbet.data.bank import Bank, Plan, gather
 from lisbet.data.load import load_records, summary
 from lisbet.errors import DataError, ModelError
-from lisbet.models.multitask import MultiTaskModel
-from lisbet.options import EmbeddingOptions, InferenceOptions
+from lisbet.models.multitask import ModelConfig, MultiTaskModel
+from lisbet.options import AnnotateOptions, EmbeddingOptions, InferenceOptions
 from lisbet.publish import published, require_writable
 
 log = logging.getLogger(__name__)
 
 EMBEDDINGS = "features_lisbet_embedding.csv"
+ANNOTATIONS = "machineAnnotation_lisbet.csv"
+SUPERVISED = ("multiclass", "multilabel")
 
 
 def compute_embeddings(options: EmbeddingOptions) -> None:
@@ -38,12 +41,56 @@ def compute_embeddings(options: EmbeddingOptions) -> None:
     folder = options.output_path / "embeddings"
     require_writable(folder)
     bank = load_bank(options, config.input_features)
-    for record_id, values in outputs(
-        model, model_dir.EMBEDDING, bank, config.window, options.batch_size
-    ):
+    for record_id, values in outputs(model, model_dir.EMBEDDING, bank, config.window, options):
         with published(folder / record_id / EMBEDDINGS) as beside:
             pd.DataFrame(values).to_csv(beside)
     print(f"embeddings of {len(bank)} recordings written to {folder}")
+
+
+def annotate_behavior(options: AnnotateOptions) -> None:
+    """Write the behaviours of every frame of every recording."""
+    config, model = model_dir.load_model(options.model_path, options.weights_path)
+    task = supervised_head(config, options.task)
+    folder = options.output_path / "annotations"
+    require_writable(folder)
+    bank = load_bank(options, config.input_features)
+    for record_id, logits in outputs(model, task, bank, config.window, options):
+        table = pd.DataFrame(decide(logits, task).astype(int), columns=class_names(config, task))
+        with published(folder / record_id / ANNOTATIONS) as beside:
+            table.to_csv(beside)
+    print(f"annotations of {len(bank)} recordings written to {folder}")
+
+
+def supervised_head(config: ModelConfig, wanted: str | None) -> str:
+    """Return the supervised head to use.
+
+    Raises
+    ------
+    ModelError
+        If the model has none, not the wanted one, or both and none is wanted.
+    """
+    there = [name for name in config.out_heads if name in SUPERVISED]
+    if wanted is None and len(there) == 1:
+        return there[0]
+    if wanted in there:
+        return str(wanted)
+    have = ", ".join(config.out_heads)
+    asked = f"no {wanted} head" if wanted else "no single supervised head, see --task"
+    raise ModelError(f"{config.model_id} has {asked}; its heads are {have}")
+
+
+def class_names(config: ModelConfig, task: str) -> list[str]:
+    """Name the classes of a head; those of models from elsewhere are numbered."""
+    count = config.out_heads[task].num_classes  # type: ignore[union-attr]
+    names = config.behaviors.get(task, ())
+    return list(names) if len(names) == count else [str(number) for number in range(count)]
+
+
+def decide(logits: np.ndarray, task: str) -> np.ndarray:
+    """Turn logits (frames, classes) into yes or no: one class of each frame, or any number."""
+    if task == "multiclass":
+        return np.eye(logits.shape[1], dtype=bool)[logits.argmax(axis=1)]
+    return logits > 0
 
 
 def load_bank(options: InferenceOptions, expected: Features) -> Bank:
@@ -54,7 +101,7 @@ def load_bank(options: InferenceOptions, expected: Features) -> Bank:
     DataError
         If they cannot be read or differ from the model's features.
     """
-    records = load_records(options.data_path, options)
+    records = load_records(options.dataset, options)
     if differences := expected.differences(records[0].features):
         raise DataError(
             f"{options.data_path} does not fit {options.model_path}: "
@@ -66,7 +113,7 @@ def load_bank(options: InferenceOptions, expected: Features) -> Bank:
 
 @torch.inference_mode()
 def outputs(
-    model: MultiTaskModel, head: str, bank: Bank, window: Window, batch_size: int
+    model: MultiTaskModel, head: str, bank: Bank, window: Window, options: InferenceOptions
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Run a head over every frame of every recording.
 
@@ -86,10 +133,14 @@ def outputs(
     )  # fmt: skip
     for number in numbers:
         parts = []
-        for start in range(0, int(bank.lengths[number]), batch_size):
-            frame = np.arange(start, min(start + batch_size, int(bank.lengths[number])))
-            windows = gather(bank, Plan.plain(np.full_like(frame, number), frame), window)
-            parts.append(model({head: windows.to(accelerator.device)})[head].float().cpu())
+        length, size = int(bank.lengths[number]), options.batch_size
+        for start in range(0, length, size):
+            frame = np.arange(start, min(start + size, length))
+            plan = Plan.plain(np.full_like(frame, number), frame)
+            if options.fps_scaling != 1:
+                plan = replace(plan, speed=np.full(len(frame), options.fps_scaling))
+            windows = gather(bank, plan, window).to(accelerator.device)
+            parts.append(model({head: windows})[head].float().cpu())
         yield bank.ids[number], torch.cat(parts).numpy()
 
 

@@ -10,6 +10,7 @@ from conftest import TINY, names, write_dataset
 
 from lisbet import model_dir
 from lisbet.cli import main
+from lisbet.config import Dataset
 from lisbet.data.load import load_records
 from lisbet.options import DataOptions
 
@@ -55,7 +56,7 @@ def test_embeddings_are_those_of_each_frame_by_itself(trained, dataset):
     main(["export_embedder", *MODEL])
     main(["compute_embeddings", str(dataset), *EMBEDDER, "--batch_size=7"])
     _, model = model_dir.load_model(*(trained / part for part in EMBEDDER))
-    records = load_records(dataset, DataOptions())
+    records = load_records(Dataset(path=dataset, format="movement"), DataOptions())
     assert len(records) == 4
     for record in records:
         table = pd.read_csv(

@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 from conftest import names, walk, write_dataset, write_recording
 
-from lisbet.config import Features, Renames, Scale, Selection
+from lisbet.config import Dataset, Features, Renames, Scale, Selection
 from lisbet.data.bank import Bank
 from lisbet.data.load import find_sources, load_records, summary
 from lisbet.errors import DataError
 from lisbet.options import DataOptions
 
 
-def load(path, **options):
-    return load_records(path, DataOptions(**options))
+def load(path, data_format="movement", **options):
+    return load_records(Dataset(path=path, format=data_format.lower()), DataOptions(**options))
 
 
 @pytest.mark.parametrize("format", ["NETCDF3_CLASSIC", "NETCDF3_64BIT", "NETCDF4"])
@@ -318,4 +318,4 @@ def test_real_coordinates_outside_the_stated_video(real):
 
 def test_boris_files_are_no_recordings(real):
     with pytest.raises(DataError, match="holds no recordings"):
-        find_sources(real / "boris_extra", DataOptions(data_format="DLC"))
+        find_sources(Dataset(path=real / "boris_extra", format="dlc"))

@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from lisbet.cli import main
+from lisbet.config import Dataset
 from lisbet.data.labels import LABEL_READERS
 from lisbet.data.load import load_records
 from lisbet.data.simulate import ARENA_PX, STATES, simulate
@@ -19,7 +20,7 @@ def sample(tmp_path_factory):
 
 
 def test_it_reads_as_twenty_recordings_of_two_mice(sample):
-    records = load_records(sample, DataOptions())
+    records = load_records(Dataset(path=sample, format="movement"), DataOptions())
     assert len(records) == 20
     features = records[0].features
     assert features.individuals == ("resident", "intruder")
@@ -45,7 +46,7 @@ def test_every_state_is_annotated_and_comes_up(sample):
     shares = []
     for folder in sorted(sample.iterdir()):
         (file,) = reader.find(folder)
-        labels = reader.read(file)
+        labels = reader.read(file, 0, None)
         assert labels.behaviors == STATES
         assert (labels.active.sum(axis=1) == 1).all()
         frames = xr.load_dataset(folder / "tracking.nc").sizes["time"]

@@ -1,5 +1,7 @@
 """Each task against the slow reference, sample for sample, and its label frequencies."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import reference
@@ -11,6 +13,7 @@ from lisbet.data.draws import uniforms
 from lisbet.errors import DataError
 from lisbet.tasks import TASKS
 
+SELF_SUPERVISED = [name for name in TASKS if not TASKS[name].supervised]
 LENGTHS = [150, 7, 90, 33, 1]
 CASES = [
     (name, settings, window, individuals)
@@ -55,7 +58,7 @@ def test_equals_the_reference(name, settings, window, individuals):
 
 def test_a_window_of_two_frames_is_possible():
     bank, window = make_bank([9, 5]), Window(size=2)
-    for name in TASKS:
+    for name in SELF_SUPERVISED:
         task = TASKS[name]()
         table = uniforms(0, name, epoch=0, step=0, rows=64, columns=task.columns)
         plan, labels = task.plan(table, bank, window)
@@ -106,7 +109,7 @@ def test_every_individual_is_exchanged_and_the_first_never():
         assert (np.diff(share) > 0.1).all()
 
 
-@pytest.mark.parametrize("name", list(TASKS))
+@pytest.mark.parametrize("name", SELF_SUPERVISED)
 def test_self_supervised_tasks_need_two_individuals(name):
     with pytest.raises(DataError, match="at least 2 individuals"):
         TASKS[name]().check(make_bank([9, 9], names(individuals=1)))
@@ -115,3 +118,38 @@ def test_self_supervised_tasks_need_two_individuals(name):
 def test_cons_needs_two_recordings():
     with pytest.raises(DataError, match="there is only 1 \\(r0\\)"):
         TASKS["cons"]().check(make_bank([50]))
+
+
+def test_recordings_of_another_frame_rate():
+    """Twice the rate and fps_scaling=2: the windows of every other frame, and warp on top."""
+    bank, window = make_bank([301, 201]), Window(size=11, offset=2)
+    for name in SELF_SUPERVISED:
+        task = TASKS[name]()
+        table = uniforms(0, name, epoch=0, step=0, rows=200, columns=task.columns)
+        plan, _ = task.plan(table, bank, window)
+        own = np.ones(200) if plan.speed is None else plan.speed
+        found = gather(bank, replace(plan, speed=2 * own), window).numpy()
+        for b, x in enumerate(found):
+            parts = []
+            for part in range(plan.record.shape[1]):
+                count = round(2 * own[b] * 11)
+                where = np.linspace(0, count - 1, 11)
+                taken = [
+                    reference.window(
+                        recordings_of(bank)[plan.record[b, part, g]],
+                        plan.frame[b, part, g],
+                        count,
+                        round(2 * own[b] * 2),
+                    )
+                    for g in range(plan.record.shape[2])
+                ]
+                x_part = np.concatenate(
+                    [t[:, [g]] if len(taken) > 1 else t for g, t in enumerate(taken)], axis=1
+                ).reshape(count, -1)
+                columns = [np.interp(where, np.arange(count), c) for c in x_part.T]
+                parts.append(np.stack(columns, 1).reshape(x.shape))
+            expected = parts[0]
+            if plan.cut is not None:
+                cut = plan.cut[b]
+                expected = np.concatenate([parts[0][:cut], parts[1][cut:]])
+            np.testing.assert_allclose(x, expected, atol=1e-6)

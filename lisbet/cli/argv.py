@@ -40,7 +40,8 @@ def normalise(words: list[str], command: Command) -> list[str]:
             name, equals, value = word[2:].partition("=")
             name, negated = _option(name, command, has_value=bool(equals))
             if not equals:
-                value = str(not negated) if command.is_switch(name) else _value(name, rest)
+                value = str(not negated) if command.is_switch(name) else ""
+                value = value or command.bare(name) or _value(name, rest)
                 if command.is_switch(name) and rest and rest[0].lower() in YES_NO:
                     value = YES_NO[rest.pop(0).lower()]
             _set(given, name, value)

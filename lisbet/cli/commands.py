@@ -4,14 +4,16 @@ import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from lisbet import options
-from lisbet.errors import ConfigError
+from lisbet.errors import ConfigError, unknown
 from lisbet.options import Options
+from lisbet.yaml_files import read_yaml
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,36 @@ class Command:
         """Whether an option is a yes-or-no one, which may stand without a value."""
         return self.fields[name].annotation is bool
 
+    def bare(self, name: str) -> str | None:
+        """Return what an option means without a value, if it may stand so."""
+        return extra(self.fields[name]).get("bare")
+
     def check(self, given: dict[str, Any]) -> Options:
         """Read and check the options as they were typed.
+
+        With ``--config``, those of a file stand in for the ones that were not.
 
         Raises
         ------
         ConfigError
             If something is missing or cannot be read; one message names everything.
         """
+        if "config" in given:
+            given = self._from_file(Path(given["config"])) | given
         try:
             return self.options(**given)
         except ValidationError as error:
             raise ConfigError("\n".join(self._messages(error))) from error
+
+    def _from_file(self, path: Path) -> dict[str, Any]:
+        """Read the options of a YAML file, alone or under ``options`` as in run_config.yml."""
+        values = read_yaml(path)
+        values = values.get("options", values)
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: 'options' is no mapping of names to values")
+        if strange := [str(name) for name in values if name not in self.fields]:
+            raise ConfigError(f"{path}: {unknown('option', strange[0], self.fields)}")
+        return {name: value for name, value in values.items() if name != "config"}
 
     def _messages(self, error: ValidationError) -> list[str]:
         messages = []
@@ -110,6 +130,8 @@ COMMANDS = {
         Command(
             "compute_embeddings", options.EmbeddingOptions, "lisbet.predict:compute_embeddings"
         ),
+        Command("annotate_behavior", options.AnnotateOptions, "lisbet.predict:annotate_behavior"),
+        Command("evaluate_model", options.EvaluateOptions, "lisbet.evaluation:evaluate_model"),
         Command("model_info", options.InfoOptions, "lisbet.model_dir:model_info"),
         Command("plot_history", options.PlotHistoryOptions, "lisbet.plots:plot_history"),
         Command("plot_embeddings", options.PlotEmbeddingsOptions, "lisbet.plots:plot_embeddings"),

@@ -9,7 +9,7 @@ from pydantic_core import PydanticUndefined
 from lisbet import __version__
 from lisbet.cli.commands import COMMANDS, Command, extra
 
-WIDTH = 88
+WIDTH = 80
 
 
 def overview() -> str:
@@ -32,7 +32,9 @@ def page(command: Command) -> str:
     text = inspect.getdoc(command.options) or ""
     description, _, examples = text.partition("Examples\n--------\n")
     places = " ".join(name.upper() for name in command.positionals)
-    lines = [f"usage: betman {command.name} [options] {places}", "", description.strip()]
+    lines = [f"usage: betman {command.name} [options] {places}"]
+    for paragraph in description.strip().split("\n\n"):
+        lines += ["", textwrap.fill(" ".join(paragraph.split()), WIDTH)]
     groups: dict[str, list[str]] = {}
     for name, field in command.fields.items():
         said = extra(field)

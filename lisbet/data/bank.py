@@ -7,7 +7,6 @@ and after its cut), G groups (one, or one for each individual).
 import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +35,10 @@ class Bank:
         (recordings,), int64. Row of the first frame, and number of frames.
     features : Features
         Names along the axes of `tracks`.
+    labels : ndarray, optional
+        (rows, behaviours), bool: what was seen in each frame.
+    behaviors : tuple of str
+        Names of the behaviours.
     """
 
     tracks: Tensor = field(repr=False)
@@ -43,6 +46,8 @@ class Bank:
     starts: np.ndarray
     lengths: np.ndarray
     features: Features
+    labels: np.ndarray | None = field(default=None, repr=False)
+    behaviors: tuple[str, ...] = ()
 
     @classmethod
     def from_records(cls, records: list[Record]) -> "Bank":
@@ -57,7 +62,20 @@ class Bank:
             target[...] = record.position
             np.nan_to_num(target, copy=False, nan=0.0)
         ids = tuple(record.id for record in records)
-        return cls(torch.from_numpy(tracks), ids, starts, lengths, features)
+        bank = cls(torch.from_numpy(tracks), ids, starts, lengths, features)
+        return bank._with_labels(records)
+
+    def _with_labels(self, records: list[Record]) -> "Bank":
+        """Add the behaviours of those recordings that have annotations."""
+        if not any(record.labels for record in records):
+            return self
+        behaviors = next(record.labels.behaviors for record in records if record.labels)
+        active = np.zeros((self.tracks.shape[0], len(behaviors)), dtype=bool)
+        for start, record in zip(self.starts, records, strict=True):
+            if record.labels is not None:
+                assert record.labels.behaviors == behaviors
+                active[start : start + record.frames] = record.labels.active
+        return replace(self, labels=active, behaviors=behaviors)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,12 +104,24 @@ class Bank:
         """Return the bank with its tracks on a device."""
         return replace(self, tracks=self.tracks.to(device))
 
+    def recording(self, number: int) -> slice:
+        """Return the rows of one recording."""
+        return slice(self.starts[number], self.starts[number] + self.lengths[number])
+
+    def active(self) -> np.ndarray:
+        """Return the behaviours of all frames of these recordings: (frames, behaviours), bool."""
+        assert self.labels is not None
+        return np.concatenate([self.labels[self.recording(n)] for n in range(len(self))])
+
     def fingerprint(self) -> str:
-        """Return a hash of the ids, names and prepared tracks of these recordings."""
+        """Return a hash of the ids, names, prepared tracks and behaviours of these recordings."""
         digest = hashlib.sha256(self.features.model_dump_json().encode())
-        for record_id, start, length in zip(self.ids, self.starts, self.lengths, strict=True):
-            digest.update(f"{record_id}:{length}".encode())
-            digest.update(self.tracks[start : start + length].cpu().numpy().tobytes())
+        for number, record_id in enumerate(self.ids):
+            rows = self.recording(number)
+            digest.update(f"{record_id}:{self.lengths[number]}".encode())
+            digest.update(self.tracks[rows].cpu().numpy().tobytes())
+            if self.labels is not None:
+                digest.update(self.labels[rows].tobytes())
         return digest.hexdigest()
 
     def draw(self, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +152,7 @@ class Plan:
     cut : ndarray, optional
         (B,), int64. The first frame of the window that comes from the second part.
     speed : ndarray, optional
-        (B,), float64. The window holds speed·size frames, resampled; with one part only.
+        (B,), float64. The window holds speed·size frames, resampled to its size.
     """
 
     record: np.ndarray
@@ -183,40 +213,42 @@ def gather(bank: Bank, plan: Plan, window: Window) -> Tensor:
     device = bank.tracks.device
     groups = plan.record.shape[-1]
     start = bank.starts[plan.record]
-    rows = np.stack([start + plan.frame, start - 1, start + bank.lengths[plan.record]])
+    limits = np.stack([start + plan.frame, start - 1, start + bank.lengths[plan.record]])
     # Each group has rows of its own in the bank: frame r of group g is row r·groups + g.
-    rows = rows * groups + np.arange(groups)
+    limits = limits * groups + np.arange(groups)
     # Half the bytes where they do: the arithmetic on rows is most of the work beside the reading.
     small = bank.tracks.shape[0] * groups < 2**31
-    rows = torch.from_numpy(rows.astype(np.int32 if small else np.int64)).to(device)
-    parts = [Part(*rows[:, :, part, :, None]) for part in range(rows.shape[2])]
-    time_W = torch.arange(window.size, device=device, dtype=rows.dtype)
-    if plan.speed is not None:
-        assert len(parts) == 1
-        return _resampled(bank, parts[0], plan.speed, window, time_W)
-    offset_W = groups * (time_W - (window.size - 1 - window.offset))
-    rows_BGW = parts[0].at(offset_W)
-    if plan.cut is not None:
-        cut_B11 = torch.from_numpy(plan.cut).to(device)[:, None, None]
-        rows_BGW = torch.where(time_W < cut_B11, rows_BGW, parts[1].at(offset_W))
-    return _read(bank, rows_BGW[..., None])
+    ends = torch.from_numpy(limits.astype(np.int32 if small else np.int64)).to(device)
+    time_W = torch.arange(window.size, device=device, dtype=ends.dtype)
+    weights_B1WN = None
+    if plan.speed is None:
+        offset_BGWN = groups * (time_W - (window.size - 1 - window.offset))[None, None, :, None]
+    else:
+        left_B1W, weights_B1WN = _resampling(plan.speed, window, time_W)
+        offset_BGWN = groups * torch.stack([left_B1W, left_B1W + 1], dim=-1)
+    # Rows outside the recording fall on the zeros beside it.
+    parts_BGWN = [
+        torch.clamp(target + offset_BGWN, low, high)
+        for target, low, high in ends.permute(2, 0, 1, 3)[..., None, None]
+    ]
+    if plan.cut is None:
+        rows_BGWN = parts_BGWN[0]
+    else:
+        cut_B111 = torch.from_numpy(plan.cut).to(device)[:, None, None, None]
+        rows_BGWN = torch.where(time_W[:, None] < cut_B111, parts_BGWN[0], parts_BGWN[1])
+    return _read(bank, rows_BGWN, weights_B1WN)
 
 
-class Part(NamedTuple):
-    """Rows of the bank for a part of each window, all (B, G, 1): its target and its limits."""
+def _resampling(speed: np.ndarray, window: Window, time_W: Tensor) -> tuple[Tensor, Tensor]:
+    """Resample the round(speed·size) frames up to round(speed·offset) after the target.
 
-    target: Tensor
-    low: Tensor
-    high: Tensor
-
-    def at(self, offset: Tensor) -> Tensor:
-        """Return the rows at an offset; those outside the recording fall on the zeros beside it."""
-        return torch.clamp(self.target + offset, self.low, self.high)
-
-
-def _resampled(bank: Bank, part: Part, speed: np.ndarray, window: Window, time_W: Tensor) -> Tensor:
-    """Take round(speed·size) frames and resample them linearly to the window's size."""
-    groups = part.target.shape[1]
+    Returns
+    -------
+    left : Tensor
+        (B, 1, W): the frame before each frame of the window, counted from the target.
+    weights : Tensor
+        (B, 1, W, 2): of that frame and the next, for linear interpolation.
+    """
     # NumPy rounds here, on the host, so that every device takes the same frames.
     last_B = np.round(speed * window.size) - 1
     first_B = np.round(speed * window.offset) - last_B
@@ -227,26 +259,22 @@ def _resampled(bank: Bank, part: Part, speed: np.ndarray, window: Window, time_W
     scaled_B1W = time_W * last_B11
     left_B1W = scaled_B1W // (window.size - 1)
     share_B1W = (scaled_B1W - left_B1W * (window.size - 1)).float() / (window.size - 1)
-    offset_B1W = groups * (left_B1W + first_B11)
-    rows_BGW2 = torch.stack([part.at(offset_B1W), part.at(offset_B1W + groups)], dim=-1)
-    share_BGW = share_B1W.expand(rows_BGW2.shape[:-1])
-    weights_BGW2 = torch.stack([1 - share_BGW, share_BGW], dim=-1)
-    return _read(bank, rows_BGW2, weights_BGW2)
+    return left_B1W + first_B11, torch.stack([1 - share_B1W, share_B1W], dim=-1)
 
 
-def _read(bank: Bank, rows_BGWN: Tensor, weights_BGWN: Tensor | None = None) -> Tensor:
+def _read(bank: Bank, rows_BGWN: Tensor, weights_B1WN: Tensor | None) -> Tensor:
     """Sum N weighted rows of the bank for each frame of each window, in one pass.
 
     A group's rows are whole frames (one group), or one individual's part of each frame. A bag of
     one row is a copy; it is a quarter faster than index_select, which does not read ahead.
     """
     groups, frames, count = rows_BGWN.shape[1:]
+    if weights_B1WN is not None:
+        weights_B1WN = weights_B1WN.expand(rows_BGWN.shape).transpose(1, 2).reshape(-1, count)
     taken = embedding_bag(
         rows_BGWN.transpose(1, 2).reshape(-1, count),
         bank.tracks.view(bank.tracks.shape[0] * groups, -1),
         mode="sum",
-        per_sample_weights=None
-        if weights_BGWN is None
-        else weights_BGWN.transpose(1, 2).reshape(-1, count),
+        per_sample_weights=weights_B1WN,
     )
     return taken.view(-1, frames, *bank.tracks.shape[1:])

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from lisbet.config import Features, Selection
+from lisbet.config import Dataset, Features, Selection
+from lisbet.data.labels import LABEL_READERS, Labels
 from lisbet.data.prepare import prepare, selected
 from lisbet.data.readers import READERS
 from lisbet.data.record import Record, from_dataset
@@ -41,15 +42,15 @@ class Source:
         return sum(file.stat().st_size for file in self.files)
 
 
-def load_records(data_path: Path, options: DataOptions) -> list[Record]:
+def load_records(dataset: Dataset, options: DataOptions) -> list[Record]:
     """Read and prepare every recording below a folder.
 
     Parameters
     ----------
-    data_path : Path
+    dataset : Dataset
         Folder of recordings. Every folder in it that holds tracking files is one.
     options : DataOptions
-        Format, filter, selection, new names and scale.
+        Filter, selection, new names and scale.
 
     Returns
     -------
@@ -61,29 +62,53 @@ def load_records(data_path: Path, options: DataOptions) -> list[Record]:
     DataError
         If there are none or some cannot be used. One message names each of them and why.
     """
-    sources = find_sources(data_path, options)
-    outcomes = list(_read_all(sources, options))
+    sources = find_sources(dataset, options.data_filter)
+    outcomes = list(_read_all(sources, dataset, options))
     problems = {
         source.id: outcome
         for source, outcome in zip(sources, outcomes, strict=True)
         if isinstance(outcome, str)
     }
     records = [outcome for outcome in outcomes if isinstance(outcome, Record)]
-    if records:
-        usual = Counter(record.features for record in records).most_common(1)[0][0]
-        for number, record in enumerate(records):
-            try:
-                records[number] = _ordered(record, usual)
-            except DataError as error:
-                problems[record.id] = str(error)
-    if problems:
-        raise DataError(report(data_path, problems, len(sources)))
+    records, disagreements = _agreed(records)
+    if problems | disagreements:
+        raise DataError(report(str(dataset.path), problems | disagreements, len(sources)))
     return records
 
 
-def report(data_path: Path, problems: dict[str, str], total: int) -> str:
+def agree(records: list[Record], datasets: tuple[Dataset, ...]) -> list[Record]:
+    """Give the recordings of several datasets the same features and behaviours.
+
+    Raises
+    ------
+    DataError
+        If their names differ.
+    """
+    agreed, problems = _agreed(records)
+    if problems:
+        paths = ", ".join(str(dataset.path) for dataset in datasets)
+        raise DataError(report(paths, problems, len(records)))
+    return agreed
+
+
+def _agreed(records: list[Record]) -> tuple[list[Record], dict[str, str]]:
+    """Put all recordings in the usual order; say which differ from most, and how."""
+    if not records:
+        return records, {}
+    usual = Counter(record.features for record in records).most_common(1)[0][0]
+    problems = _differing_behaviors(records)
+    agreed = []
+    for record in records:
+        try:
+            agreed.append(_ordered(record, usual))
+        except DataError as error:
+            problems[record.id] = str(error)
+    return _with_all_behaviors(agreed), problems
+
+
+def report(where: str, problems: dict[str, str], total: int) -> str:
     """Tell what is wrong with which recordings, in one message."""
-    lines = [f"{len(problems)} of {total} recordings in {data_path} cannot be used:"]
+    lines = [f"{len(problems)} of {total} recordings in {where} cannot be used:"]
     lines += [f"  {record_id}: {why}" for record_id, why in list(problems.items())[:SHOWN]]
     if len(problems) > SHOWN:
         lines.append(f"  … and {len(problems) - SHOWN} more")
@@ -91,7 +116,7 @@ def report(data_path: Path, problems: dict[str, str], total: int) -> str:
     return "\n".join(lines)
 
 
-def find_sources(data_path: Path, options: DataOptions) -> list[Source]:
+def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list[Source]:
     """List the recordings below a folder, sorted by id.
 
     Raises
@@ -99,10 +124,11 @@ def find_sources(data_path: Path, options: DataOptions) -> list[Source]:
     DataError
         If the folder is missing or holds no recording of this format (and filter).
     """
+    data_path = dataset.path
     if not data_path.is_dir():
         what = "is not a folder" if data_path.exists() else "does not exist"
         raise DataError(f"{data_path} {what}; expected a folder of recordings")
-    reader = READERS[options.data_format]
+    reader = READERS[dataset.format]
     sources, others = [], Counter[str]()
     for folder, subfolders, names in os.walk(data_path, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
@@ -114,20 +140,20 @@ def find_sources(data_path: Path, options: DataOptions) -> list[Source]:
         else:
             others.update(fitting_formats(names))
             if names and not subfolders:
-                log.info("%s holds no %s tracking file", folder, options.data_format)
+                log.info("%s holds no %s tracking file", folder, dataset.format)
     if not sources:
         found = ", ".join(f"{count} of {name}" for name, count in others.items())
         hint = f" Folders in other formats were found: {found}; see --data_format." if found else ""
         raise DataError(
             f"{data_path} holds no recordings: no folder in it has a file named "
-            f"{' or '.join(reader.patterns)} (format {options.data_format}).{hint}"
+            f"{' or '.join(reader.patterns)} (format {dataset.format}).{hint}"
         )
-    kept = [source for source in sources if _passes(source.id, options.data_filter)]
+    kept = [source for source in sources if _passes(source.id, words)]
     if not kept:
         some = ", ".join(source.id for source in sources[:5])
         raise DataError(
             f"none of the {len(sources)} recordings in {data_path} passes "
-            f"--data_filter={','.join(options.data_filter or ())}; they are named like {some}"
+            f"--data_filter={','.join(words or ())}; they are named like {some}"
         )
     return sorted(kept, key=lambda source: source.id)
 
@@ -152,24 +178,42 @@ def summary(records: list[Record]) -> str:
             f"keypoints:   {', '.join(features.keypoints)}",
             f"axes:        {', '.join(features.space)}",
             f"missing:     {missing:.1%} of the points",
+            *_behavior_summary(records),
         )
     )
+
+
+def _behavior_summary(records: list[Record]) -> list[str]:
+    labelled = [record.labels for record in records if record.labels is not None]
+    if not labelled:
+        return []
+    shares = np.concatenate([labels.active for labels in labelled]).mean(axis=0)
+    told = (
+        f"{name} {share:.1%}" for name, share in zip(labelled[0].behaviors, shares, strict=True)
+    )
+    return [f"behaviours:  {', '.join(told)} of the frames"]
 
 
 def _passes(record_id: str, words: tuple[str, ...] | None) -> bool:
     return words is None or any(word in record_id for word in words)
 
 
-def _read_all(sources: list[Source], options: DataOptions) -> Iterable[Record | str]:
+def _read_all(
+    sources: list[Source], dataset: Dataset, options: DataOptions
+) -> Iterable[Record | str]:
     total = sum(source.bytes for source in sources)
     workers = min(os.cpu_count() or 1, len(sources), total // BYTES_PER_WORKER)
     if workers < 2:
-        return (_read_one(source, options) for source in sources)
+        return (_read_one(source, dataset, options) for source in sources)
     # Not forked: a forked copy of a process whose libraries hold locks can wait for ever.
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            return list(pool.map(_read_one, sources, [options] * len(sources)))
+            return list(
+                pool.map(
+                    _read_one, sources, *zip(*[(dataset, options)] * len(sources), strict=True)
+                )
+            )
     except BrokenProcessPool as error:
         raise DataError(
             f"a process that read {sources[0].files[0].parent.parent} died; "
@@ -177,22 +221,72 @@ def _read_all(sources: list[Source], options: DataOptions) -> Iterable[Record | 
         ) from error
 
 
-def _read_one(source: Source, options: DataOptions) -> Record | str:
+def _read_one(source: Source, dataset: Dataset, options: DataOptions) -> Record | str:
     """Read and prepare one recording, or say why that cannot be done."""
     try:
-        dataset = READERS[options.data_format].read(list(source.files))
-        return prepare(
-            from_dataset(source.id, source.files[0], dataset),
+        raw = READERS[dataset.format].read(list(source.files))
+        record = prepare(
+            from_dataset(source.id, source.files[0], raw),
             select=options.select_coords,
             rename=options.rename_coords,
             scale=options.data_scale,
         )
+        if dataset.annotations is not None:
+            record = replace(record, labels=_read_labels(source, record, dataset.annotations))
+        return record
     except DataError as error:
         return str(error)
     except Exception as error:  # a damaged file makes the libraries raise almost anything
         log.debug("%s", source.files[0], exc_info=True)
         text = " ".join(str(error).split()) or type(error).__name__
-        return f"{source.files[0].name} cannot be read as {options.data_format}: {text}"
+        return f"{source.files[0].name} cannot be read as {dataset.format}: {text}"
+
+
+def _read_labels(source: Source, record: Record, annotations: str) -> Labels:
+    """Read the annotations beside a recording's tracking file."""
+    reader = LABEL_READERS[annotations]
+    folder = source.files[0].parent
+    files = reader.find(folder)
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files) or "none"
+        raise DataError(
+            f"expected one annotation file ({' or '.join(reader.patterns)}, --annot_format="
+            f"{annotations}), found {found}"
+        )
+    try:
+        labels = reader.read(files[0], record.frames, record.fps)
+    except (OSError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise DataError(f"{files[0].name} cannot be read as {annotations}: {text}") from error
+    if len(labels.active) != record.frames:
+        raise DataError(
+            f"{files[0].name} has {len(labels.active)} frames, the recording {record.frames}"
+        )
+    return replace(labels, listed=not reader.events)
+
+
+def _differing_behaviors(records: list[Record]) -> dict[str, str]:
+    """Say which recordings name other behaviours than most; lists of events need not name all."""
+    listed = {r.id: r.labels.behaviors for r in records if r.labels and r.labels.listed}
+    if not listed:
+        return {}
+    usual = Counter(listed.values()).most_common(1)[0][0]
+    return {
+        record_id: f"behaviours are {', '.join(own)}; most have {', '.join(usual)}"
+        for record_id, own in listed.items()
+        if own != usual
+    }
+
+
+def _with_all_behaviors(records: list[Record]) -> list[Record]:
+    """Give all annotated recordings the same behaviours, in the same order."""
+    seen = dict.fromkeys(name for r in records if r.labels for name in r.labels.behaviors)
+    all_listed = all(record.labels.listed for record in records if record.labels)
+    names = tuple(seen) if all_listed else tuple(sorted(seen))
+    return [
+        replace(record, labels=record.labels.over(names)) if record.labels else record
+        for record in records
+    ]
 
 
 def _ordered(record: Record, usual: Features) -> Record:

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from lisbet.config import Features
+from lisbet.data.labels import Labels
 from lisbet.errors import DataError
 
 AXES = {"time": "time", "individuals": "individual", "keypoints": "keypoint", "space": "space"}
@@ -32,6 +33,8 @@ class Record:
         Size of the video in pixels, where the file tells.
     steps : tuple of str
         What was done to the tracks since they were read, in order.
+    labels : Labels or None
+        The behaviours, where annotations were read.
     """
 
     id: str
@@ -40,6 +43,7 @@ class Record:
     fps: float | None = None
     image_size_px: tuple[float, ...] | None = None
     steps: tuple[str, ...] = ()
+    labels: Labels | None = None
 
     @property
     def frames(self) -> int:

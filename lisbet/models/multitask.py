@@ -3,7 +3,7 @@
 from typing import Any, Self
 
 import torch
-from pydantic import ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from lisbet.config import Config, Features, Window
@@ -21,6 +21,10 @@ class ModelConfig(Config):
     out_heads: dict[str, AnyHeadConfig]
     window_size: int
     window_offset: int
+    behaviors: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Classes of the supervised heads; a key of ours that other programs ignore."""
+
+    model_config = ConfigDict(extra="ignore")  # other programs may add keys
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -101,6 +105,47 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
             f"{source} does not fit the model ({len(problems)} of its tensors):\n  {shown}"
         )
     model.load_state_dict(weights, strict=True)
+
+
+def load_backbone(model: MultiTaskModel, weights: dict[str, Tensor], source: str) -> str:
+    """Start the backbone from the weights of another model.
+
+    Returns
+    -------
+    str
+        What was loaded, what was not, and why.
+
+    Raises
+    ------
+    ModelError
+        If nothing fits, or a tensor of the backbone has another shape.
+    """
+    own = model.backbone.state_dict()
+    prefix = "backbone."
+    offered = {
+        key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)
+    }
+    wrong = [
+        f"{key} has shape {tuple(offered[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own.keys() & offered.keys()
+        if own[key].shape != offered[key].shape
+    ]
+    if wrong or not own.keys() & offered.keys():
+        why = "\n  ".join(sorted(wrong)) or "it holds none of the backbone's tensors"
+        raise ModelError(
+            f"{source} does not fit the backbone; train with its sizes, window_size and "
+            f"features, or another file:\n  {why}"
+        )
+    loaded = own.keys() & offered.keys()
+    model.backbone.load_state_dict(own | {key: offered[key] for key in loaded}, strict=True)
+    notes = [f"{len(loaded)} of {len(own)} tensors of the backbone are from {source}"]
+    if fresh := sorted(own.keys() - loaded):
+        notes.append(f"not in the file, so drawn at random: {', '.join(fresh)}")
+    if foreign := sorted(offered.keys() - own.keys()):
+        notes.append(f"in the file, but not part of this backbone: {', '.join(foreign)}")
+    if heads := sorted({key.split(".")[1] for key in weights if key.startswith("task_heads.")}):
+        notes.append(f"heads are never taken: {', '.join(heads)}")
+    return "\n".join(notes)
 
 
 def first_message(error: ValidationError) -> str:

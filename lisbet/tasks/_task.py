@@ -24,10 +24,29 @@ class Task(Config):
         Random numbers that one sample takes.
     score : str
         Name of the metric.
+    supervised : bool
+        Whether its labels are annotations; it is then given recordings that have some.
     """
 
     columns: ClassVar[int]
     score: ClassVar[str]
+    supervised: ClassVar[bool] = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of what the head tells apart, where they have names."""
+        return ()
+
+    def fit(self, whole: Bank, train: Bank) -> None:
+        """Take from the recordings what the task has to know before its head is built.
+
+        Parameters
+        ----------
+        whole : Bank
+            All recordings of the task.
+        train : Bank
+            Those to train on.
+        """
 
     def check(self, bank: Bank) -> None:
         """Refuse recordings that the task cannot make samples of.

@@ -1,14 +1,17 @@
 """Train a model: the whole story, from recordings to weights."""
 
 import logging
+from pathlib import Path
 
 import torch
+import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from lisbet import model_dir
 from lisbet.allocator import keep_freed_memory
-from lisbet.models.multitask import MultiTaskModel
+from lisbet.errors import ConfigError, DataError
+from lisbet.models.multitask import MultiTaskModel, load_backbone
 from lisbet.options import TrainOptions
 from lisbet.training.history import HISTORY, write_history
 from lisbet.training.optim import make_optimizer, make_schedule
@@ -23,31 +26,36 @@ log = logging.getLogger(__name__)
 def train_model(options: TrainOptions) -> None:
     """Train a model as the options say; nothing is written before everything was checked."""
     keep_freed_memory()
-    accelerator = Accelerator(step_scheduler_with_optimizer=False)
+    accelerator = Accelerator(
+        mixed_precision=precision(options.mixed_precision), step_scheduler_with_optimizer=False
+    )
     rows = share(options.batch_size, accelerator.process_index, accelerator.num_processes)
     setup = Setup.from_options(options, accelerator.device)
-    train = setup.train
+    train, speaks = setup.train, accelerator.is_main_process
 
     set_seed(options.seed)
-    bare = MultiTaskModel(setup.config)
+    bare = build(setup, options)
     optimizer = make_optimizer(bare, options.learning_rate, options.weight_decay)
     schedule = make_schedule(optimizer, train.steps, options.warmup_epochs)
     model, optimizer = accelerator.prepare(bare, optimizer)
-    devices = f"{accelerator.num_processes} × {accelerator.device}"
-    parameters = sum(weight.numel() for weight in bare.parameters())
-    if accelerator.is_main_process:
-        log.info("%s", setup.describe(parameters, devices))
+    description = setup.describe(bare, accelerator)
+    if options.dry_run:
+        if speaks:
+            print(yaml.safe_dump(setup.run_config(options)["options"], sort_keys=False))
+            print(f"{description}\ndry run: nothing was written")
+        return
+    if speaks:
+        log.info("%s", description)
         model_dir.create(setup.folder, setup.config, setup.run_config(options))
 
-    speaks = accelerator.is_main_process
-    reporter = Reporter(
-        options.epochs, train.steps, options.batch_size * len(setup.tasks), speaks=speaks
-    )
+    windows = options.batch_size * len(setup.tasks)
+    reporter = Reporter(options.epochs, train.steps, windows, speaks=speaks)
     scores = Scores(setup.tasks, accelerator.device)
     history: list[dict[str, float]] = []
     for epoch in range(options.epochs):
         row: dict[str, float] = {"epoch": epoch, "learning_rate": float(schedule.get_last_lr()[0])}
         model.train()
+        bare.backbone.train(not options.freeze_backbone_weights)
         with reporter.epoch(epoch) as tick:
             for step in range(train.steps):
                 batch = train.batch(epoch, step, rows)
@@ -64,15 +72,28 @@ def train_model(options: TrainOptions) -> None:
             row |= evaluate(model, setup.dev, rows, scores)
         history.append(row)
         weights = accelerator.get_state_dict(model)
-        if accelerator.is_main_process:
-            model_dir.save_weights(setup.folder / model_dir.WEIGHTS_LAST, weights)
-            model_dir.discard_replaced(setup.folder)
-            if options.save_history:
-                write_history(setup.folder / HISTORY, history)
+        if speaks:
+            save(setup.folder, weights, history, options)
         reporter.finished(epoch, row)
-    if accelerator.is_main_process:
+    if speaks:
         print(f"model written to {setup.folder}")
     accelerator.end_training()
+
+
+def build(setup: Setup, options: TrainOptions) -> MultiTaskModel:
+    """Make the network, from the weights of another one where that is asked for."""
+    model = MultiTaskModel(setup.config)
+    if setup.backbone is not None:
+        told = load_backbone(model, setup.backbone, str(options.load_backbone_weights))
+        log.warning("%s", told)
+    if options.freeze_backbone_weights:
+        if setup.backbone is None:
+            log.warning(
+                "the backbone is frozen as it was drawn at random; "
+                "pass --load_backbone_weights to start from a trained one"
+            )
+        model.backbone.requires_grad_(False)
+    return model
 
 
 @torch.no_grad()
@@ -85,6 +106,52 @@ def evaluate(model: torch.nn.Module, dev: Sampler, rows: slice, scores: Scores) 
     return scores.compute("dev")
 
 
+def save(
+    folder: Path,
+    weights: dict[str, torch.Tensor],
+    history: list[dict[str, float]],
+    options: TrainOptions,
+) -> None:
+    """Publish the weights of an epoch, and the history so far.
+
+    Raises
+    ------
+    DataError
+        If the loss is no longer a number; the weights of the epoch before stay.
+    """
+    row = history[-1]
+    if options.save_history:
+        write_history(folder / HISTORY, history)
+    if not torch.tensor(row["train_loss"]).isfinite():
+        raise DataError(
+            f"the training loss of epoch {len(history)} is {row['train_loss']}; try a smaller "
+            f"--learning_rate or --clip_grad_norm=1; the last good weights stay in {folder}"
+        )
+    place = (folder / model_dir.WEIGHTS_LAST).parent
+    if options.save_weights == "all":
+        model_dir.save_weights(place / f"weights_epoch{len(history) - 1}.pt", weights)
+    if options.save_weights == "best" and row is min(history, key=lambda row: row["dev_loss"]):
+        model_dir.save_weights(place / "weights_best.pt", weights)
+    model_dir.save_weights(folder / model_dir.WEIGHTS_LAST, weights)
+    model_dir.discard_replaced(folder)
+
+
 def windows_of(batch: Batch) -> dict[str, torch.Tensor]:
     """Return what the network takes of a batch."""
     return {name: windows for name, (windows, _) in batch.items()}
+
+
+def precision(wanted: str | None) -> str | None:
+    """Resolve ``--mixed_precision``; None leaves the choice to the launcher.
+
+    Raises
+    ------
+    ConfigError
+        For fp16 without a GPU, which would silently train in float32.
+    """
+    gpu = torch.cuda.is_available()
+    if wanted == "best":
+        return ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if gpu else "no"
+    if wanted == "fp16" and not gpu:
+        raise ConfigError("--mixed_precision=fp16 needs a GPU, and there is none; use bf16 or no")
+    return wanted

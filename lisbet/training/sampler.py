@@ -1,11 +1,12 @@
 """Batches of windows and labels, each a pure function of (seed, task, epoch, step, index)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lisbet.augment import Augmentation
 from lisbet.config import Window
 from lisbet.data.bank import Bank, gather
 from lisbet.data.draws import uniforms
@@ -26,8 +27,8 @@ class Sampler:
         "train" or "dev": other parts, other random numbers.
     tasks : dict of Task
         What to sample, by name.
-    bank : Bank
-        Where from.
+    banks : dict of Bank
+        Where from, by task.
     window : Window
         The window of every sample.
     seed : int
@@ -36,41 +37,55 @@ class Sampler:
         Windows of each task in a global batch.
     sample : float
         Share of the frames that makes an epoch.
+    fps_scaling : float
+        Frames of the recordings for one frame of a window.
+    augmentations : tuple of Augmentation
+        Changes of the windows, in order.
     device : torch.device
         Where the batches go.
     """
 
     part: str
     tasks: dict[str, Task]
-    bank: Bank
+    banks: dict[str, Bank]
     window: Window
     seed: int
     batch_size: int
     sample: float
+    fps_scaling: float
+    augmentations: tuple[Augmentation, ...]
     device: torch.device
 
     @property
     def steps(self) -> int:
-        """Steps of an epoch: the batches that hold as many windows as frames, times `sample`."""
-        return max(1, round(-(-self.bank.frames // self.batch_size) * self.sample))
+        """Steps of an epoch: ceil(frames of the smallest task / batch size) times `sample`."""
+        frames = min(bank.frames for bank in self.banks.values())
+        return max(1, round(-(-frames // self.batch_size) * self.sample))
 
     def batch(self, epoch: int, step: int, rows: slice) -> Batch:
         """Make the rows of a global batch that are this process's share."""
-        return {name: self._windows(name, epoch, step, rows) for name in self.tasks}
+        return {name: self._samples(name, epoch, step, rows) for name in self.tasks}
 
-    def _windows(self, name: str, epoch: int, step: int, rows: slice) -> tuple[Tensor, Tensor]:
-        task = self.tasks[name]
-        table = uniforms(
-            self.seed,
-            f"{self.part}/{name}",
-            epoch=epoch,
-            step=step,
-            rows=self.batch_size,
-            columns=task.columns,
-        )
-        plan, labels = task.plan(table[rows], self.bank, self.window)
-        windows = gather(self.bank, plan, self.window)
-        return windows.to(self.device), torch.from_numpy(labels).to(self.device)
+    def _samples(self, name: str, epoch: int, step: int, rows: slice) -> tuple[Tensor, Tensor]:
+        task, bank = self.tasks[name], self.banks[name]
+
+        def draw(what: str, columns: int) -> np.ndarray:
+            stream = f"{self.part}/{name}{what}"
+            table = uniforms(
+                self.seed, stream, epoch=epoch, step=step, rows=self.batch_size, columns=columns
+            )
+            return table[rows]
+
+        plan, labels = task.plan(draw("", task.columns), bank, self.window)
+        if self.fps_scaling != 1:
+            speed = np.ones(len(labels)) if plan.speed is None else plan.speed
+            plan = replace(plan, speed=self.fps_scaling * speed)
+        windows = gather(bank, plan, self.window).to(self.device)
+        for number, augmentation in enumerate(self.augmentations):
+            columns = 1 + augmentation.columns(bank.features)
+            uniform = draw(f"/{number}/{augmentation.name}", columns)
+            windows = augmentation.apply(windows, uniform)
+        return windows, torch.from_numpy(labels).to(self.device)
 
 
 def share(batch_size: int, rank: int, processes: int) -> slice:

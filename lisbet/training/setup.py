@@ -8,22 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from pydantic import ValidationError
+from torch import nn
 
-from lisbet import model_dir
+from lisbet import augment, model_dir
 from lisbet.config import Features
-from lisbet.data.bank import Bank
-from lisbet.data.load import load_records, summary
-from lisbet.data.record import Record
-from lisbet.errors import ConfigError, DataError
+from lisbet.data.load import summary
+from lisbet.errors import ConfigError
 from lisbet.models.backbones import BACKBONES
 from lisbet.models.multitask import ModelConfig, first_message
 from lisbet.options import TrainOptions
 from lisbet.tasks import TASKS, Task
-from lisbet.training.sampler import Sampler, split
-
-DEVICE_SHARE = 0.5
-"""The bank lies on the training device if it takes at most this share of its free memory."""
+from lisbet.training.datasets import Loaded, load, samplers
+from lisbet.training.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Setup:
     ----------
     folder : Path
         The model directory to be.
-    records : list of Record
+    loaded : Loaded
         The prepared recordings.
     tasks : dict of Task
         What is trained, by name.
@@ -42,14 +40,17 @@ class Setup:
         The network.
     train, dev : Sampler
         What draws from the recordings to train on, and from those held out, if any are.
+    backbone : dict of Tensor, optional
+        Weights that the backbone starts from.
     """
 
     folder: Path
-    records: list[Record]
+    loaded: Loaded
     tasks: dict[str, Task]
     config: ModelConfig
     train: Sampler
     dev: Sampler | None
+    backbone: dict[str, torch.Tensor] | None
 
     @classmethod
     def from_options(cls, options: TrainOptions, device: torch.device) -> "Setup":
@@ -65,26 +66,30 @@ class Setup:
         settings = options.set.by_owner()
         tasks = {name: _configured_task(name, settings.get(name, {})) for name in options.task_ids}
         backbone_config(options, feature_dim=1)  # the sizes, before reading takes its time
-        records = load_records(options.data_path, options)
-        bank = Bank.from_records(records)
-        train, dev = _samplers(options, tasks, bank, device)
-        config = model_config(options, run_id, tasks, bank.features)
-        return cls(folder, records, tasks, config, train, dev)
+        backbone = None
+        if options.load_backbone_weights is not None:
+            backbone = model_dir.read_weights(options.load_backbone_weights)
+        loaded = load(options, tasks)
+        train, dev = samplers(options, tasks, loaded, device)
+        config = model_config(options, run_id, tasks, loaded.bank.features)
+        return cls(folder, loaded, tasks, config, train, dev, backbone)
 
     def run_config(self, options: TrainOptions) -> dict[str, Any]:
         """Return everything that is needed to repeat the run."""
-        resolved = options.model_dump(mode="json") | {"run_id": self.config.model_id}
+        resolved = options.model_dump(mode="json", exclude={"config", "dry_run"})
+        resolved["run_id"] = self.config.model_id
         packages = ("lisbet", "torch", "accelerate", "numpy")
         return {
             "options": resolved,
             "versions": {"python": platform.python_version()}
             | {package: version(package) for package in packages},
             "data": {
-                "fingerprint": {
-                    sampler.part: sampler.bank.fingerprint() for sampler in self.samplers
+                "fingerprint": self.loaded.bank.fingerprint(),
+                "split": {
+                    sampler.part: sorted({i for bank in sampler.banks.values() for i in bank.ids})
+                    for sampler in self.samplers
                 },
-                "split": {sampler.part: list(sampler.bank.ids) for sampler in self.samplers},
-                "preparation": {record.id: list(record.steps) for record in self.records},
+                "preparation": {record.id: list(record.steps) for record in self.loaded.records},
             },
         }
 
@@ -93,23 +98,33 @@ class Setup:
         """The samplers there are."""
         return [self.train] if self.dev is None else [self.train, self.dev]
 
-    def describe(self, parameters: int, devices: str) -> str:
+    def describe(self, model: nn.Module, accelerator: Accelerator) -> str:
         """Describe data, network and batches, for a lab notebook."""
+        weights = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+        parameters = sum(count for count, _ in weights)
+        trained = sum(count for count, trains in weights if trains)
         sizes = ", ".join(f"{key} {value}" for key, value in self.config.backbone.items())
         window = self.config.window
         lines = [
-            summary(self.records),
-            f"network:     {sizes}; {parameters} parameters",
+            summary(self.loaded.records),
+            f"network:     {sizes}; {parameters} parameters, {trained} of them trained",
             f"window:      {window.size} frames, offset {window.offset}",
-            f"device:      {devices}, recordings in "
-            f"{self.train.bank.bytes / 2**20:.1f} MiB on {self.train.bank.tracks.device}",
+            f"device:      {accelerator.num_processes} × {accelerator.device}, mixed precision "
+            f"{accelerator.mixed_precision}",
+            f"recordings:  {self.loaded.bank.bytes / 2**20:.1f} MiB in memory",
         ]
-        lines += [
-            f"{sampler.part + ':':12} {len(sampler.bank)} recordings, "
-            f"{sampler.bank.frames} frames; {sampler.steps} steps per epoch of "
-            f"{sampler.batch_size} windows for each of {', '.join(self.tasks)}"
-            for sampler in self.samplers
-        ]
+        for sampler in self.samplers:
+            lines.append(
+                f"{sampler.part + ':':12} {sampler.steps} steps per epoch of "
+                f"{sampler.batch_size} windows for each task"
+            )
+            lines += [
+                f"  {name:10} {len(bank)} recordings, {bank.frames} frames"
+                + (f", classes {', '.join(self.tasks[name].classes)}" * self.tasks[name].supervised)
+                for name, bank in sampler.banks.items()
+            ]
+        changes = augment.as_text(self.train.augmentations)
+        lines += [f"augmented:   {changes}"] if changes else []
         return "\n".join(lines)
 
 
@@ -152,6 +167,7 @@ def model_config(
         },
         window_size=options.window_size,
         window_offset=options.window_offset,
+        behaviors={name: task.classes for name, task in tasks.items() if task.classes},
     )
 
 
@@ -166,34 +182,3 @@ def _configured_task(name: str, settings: dict[str, str]) -> Task:
         return kind(**settings)
     except ValidationError as error:
         raise ConfigError(f"task {name!r}: {first_message(error)}") from error
-
-
-def _samplers(
-    options: TrainOptions, tasks: dict[str, Task], bank: Bank, device: torch.device
-) -> tuple[Sampler, Sampler | None]:
-    train_ids, dev_ids = split(bank.ids, options.dev_ratio, options.seed)
-    bank = bank.to(device) if _fits(bank, device) else bank
-    made = {}
-    for part, ids, sample in (
-        ("train", train_ids, options.train_sample),
-        ("dev", dev_ids, options.dev_sample),
-    ):
-        own = bank.subset(ids)
-        for task in tasks.values() if ids else ():
-            try:
-                task.check(own)
-            except DataError as error:
-                of_part = f" ({part} part)" if dev_ids else ""
-                raise DataError(f"{options.data_path}{of_part}: {error}") from error
-        made[part] = Sampler(
-            part, tasks, own, options.window, options.seed, options.batch_size, sample, device
-        )
-    return made["train"], made["dev"] if dev_ids else None
-
-
-def _fits(bank: Bank, device: torch.device) -> bool:
-    """Whether the bank may lie on the training device."""
-    if device.type != "cuda":
-        return device.type == "cpu"
-    free, _ = torch.cuda.mem_get_info(device)
-    return bank.bytes <= DEVICE_SHARE * free

@@ -1,7 +1,7 @@
 """What an annotation format has to offer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -18,10 +18,20 @@ class Labels:
         Names of the behaviours.
     active : ndarray
         (frames, behaviours), bool.
+    listed : bool
+        Whether the file names every behaviour, also those that never come up.
     """
 
     behaviors: tuple[str, ...]
     active: np.ndarray
+    listed: bool = True
+
+    def over(self, behaviors: tuple[str, ...]) -> "Labels":
+        """Return the labels over other behaviours, among which all own ones are."""
+        active = np.zeros((len(self.active), len(behaviors)), dtype=bool)
+        for number, name in enumerate(self.behaviors):
+            active[:, behaviors.index(name)] = self.active[:, number]
+        return replace(self, behaviors=behaviors, active=active)
 
 
 @dataclass(frozen=True)
@@ -33,11 +43,16 @@ class LabelReader:
     patterns : tuple of str
         Names of its files, as shell patterns; letter case does not matter.
     read : callable
-        Reads one file. Raises DataError, OSError or ValueError when it cannot be read.
+        ``read(file, frames, fps)`` reads one file of a recording with so many frames, at so many
+        per second (None if unknown). Raises DataError, OSError or ValueError when it cannot.
+    events : bool
+        Whether files list what happened, so that a behaviour that never did is not in them. Else
+        they name every behaviour, and all files must name the same.
     """
 
     patterns: tuple[str, ...]
-    read: Callable[[Path], Labels]
+    read: Callable[[Path, int, float | None], Labels]
+    events: bool = False
 
     def find(self, folder: Path) -> list[Path]:
         """List the annotation files of a recording's folder."""

@@ -11,7 +11,8 @@ from lisbet.errors import DataError
 AXES = ("time", "behaviors", "annotators")
 
 
-def _read(file: Path) -> Labels:
+def _read(file: Path, frames: int, fps: float | None) -> Labels:
+    del frames, fps  # it is given frame by frame
     with xr.open_dataset(file, decode_times=False) as opened:
         dataset = opened.load()
     if "target_cls" not in dataset or set(dataset["target_cls"].dims) != set(AXES):

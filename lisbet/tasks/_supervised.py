@@ -1,0 +1,64 @@
+"""Tasks that learn what a person has annotated."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+from pydantic import PrivateAttr
+
+from lisbet.config import Window
+from lisbet.data.bank import Bank, Plan
+from lisbet.errors import DataError
+from lisbet.models.heads import AnyHeadConfig, FrameHeadConfig
+from lisbet.tasks._task import Task
+
+
+class SupervisedTask(Task):
+    """Name the behaviours of the frame that a window describes."""
+
+    columns: ClassVar[int] = 1
+    score: ClassVar[str] = "f1"
+    supervised: ClassVar[bool] = True
+
+    _classes: tuple[str, ...] = PrivateAttr(default=())
+    _weights: tuple[float, ...] = PrivateAttr(default=())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits; known once `fit` was called."""
+        return self._classes
+
+    def fit(self, whole: Bank, train: Bank) -> None:
+        """Take the classes from all recordings, and their weights from those to train on."""
+        if not whole.behaviors:
+            raise DataError("the annotations name no behaviour")
+        self._classes = self.name_classes(whole)
+        self._weights = tuple(self.weigh(train).tolist())
+
+    @abstractmethod
+    def name_classes(self, bank: Bank) -> tuple[str, ...]:
+        """Return the classes, or refuse annotations that the task cannot learn from."""
+
+    @abstractmethod
+    def weigh(self, bank: Bank) -> np.ndarray:
+        """Return a weight for each class, which balances rare ones: (classes,)."""
+
+    @abstractmethod
+    def targets(self, active: np.ndarray) -> np.ndarray:
+        """Turn behaviours (frames, behaviours) into labels (frames, …)."""
+
+    def head(self, embedding_dim: int, hidden_dim: int | None, window: Window) -> AnyHeadConfig:
+        """Return a frame head with a logit for each class."""
+        return FrameHeadConfig(
+            output_token_idx=window.output_token,
+            input_dim=embedding_dim,
+            num_classes=len(self.classes),
+            hidden_dim=hidden_dim,
+        )
+
+    def plan(self, uniform: np.ndarray, bank: Bank, window: Window) -> tuple[Plan, np.ndarray]:
+        """Draw frames; their labels are what was seen in them."""
+        del window
+        record, frame = bank.draw(uniform[:, 0])
+        assert bank.labels is not None
+        return Plan.plain(record, frame), self.targets(bank.labels[bank.starts[record] + frame])

@@ -1,0 +1,69 @@
+"""One behaviour in each frame: which?"""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassF1Score
+
+from lisbet.data.bank import Bank
+from lisbet.errors import DataError
+from lisbet.tasks._supervised import SupervisedTask
+
+OTHER = "other"
+"""Class of the frames without a behaviour, added where there are any."""
+
+
+class Multiclass(SupervisedTask):
+    """Cross-entropy with balanced class weights, macro F1."""
+
+    def name_classes(self, bank: Bank) -> tuple[str, ...]:
+        """Return the behaviours, and `other` if some frame has none; no frame may have two."""
+        for number, record_id in enumerate(bank.ids):
+            assert bank.labels is not None
+            active = bank.labels[bank.recording(number)]
+            double = np.flatnonzero(active.sum(axis=1) > 1)
+            if len(double):
+                both = " and ".join(np.array(bank.behaviors)[active[double[0]]])
+                raise DataError(
+                    f"task 'multiclass' takes one behaviour at a time, but in {record_id} frame "
+                    f"{double[0]} has {both} ({len(double)} frames have several); "
+                    "use task 'multilabel'"
+                )
+        idle = not bank.active().any(axis=1).all()
+        classes = (*bank.behaviors, *((OTHER,) if idle and OTHER not in bank.behaviors else ()))
+        if len(classes) < 2:
+            raise DataError(f"task 'multiclass' needs two classes, but there is only {classes[0]}")
+        return classes
+
+    def targets(self, active: np.ndarray) -> np.ndarray:
+        """Return the number of the class of each frame: (frames,), int64."""
+        idle = self.classes.index(OTHER) if OTHER in self.classes else 0
+        return np.where(active.any(axis=1), active.argmax(axis=1), idle).astype(np.int64)
+
+    def weigh(self, bank: Bank) -> np.ndarray:
+        """Return n / (classes · frames of the class); 1 where the class never comes up."""
+        counts = np.bincount(self.targets(bank.active()), minlength=len(self.classes))
+        balanced = counts.sum() / (len(self.classes) * np.maximum(counts, 1))
+        return np.where(counts > 0, balanced, 1.0)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the weighted cross-entropy of logits (B, classes) and labels (B,).
+
+        Divided by B, not by the sum of the weights: so the mean over shares of a batch is the mean
+        over the batch.
+        """
+        weights = torch.tensor(self._weights, device=logits.device)
+        return F.cross_entropy(logits.float(), labels, weight=weights, reduction="none").mean()
+
+    def metric(self) -> Metric:
+        """Return the macro F1."""
+        return MulticlassF1Score(len(self.classes), average="macro", validate_args=False)
+
+    def update(self, metric: Metric, logits: Tensor, labels: Tensor) -> None:
+        """Take in logits (B, classes) and labels (B,)."""
+        metric.update(logits.argmax(dim=-1), labels)
+
+
+TASK = Multiclass
