@@ -1,6 +1,7 @@
 """How fast training windows are made: the bank against two ways of making them one at a time.
 
-    python benchmarks/sampling.py [--seconds 1.0] [--draws torch|numpy] [--default_allocator]
+    python benchmarks/sampling.py [--seconds 1.0] [--draws torch|numpy] [--augment]
+                                  [--default_allocator]
 
 All make what a training step takes, windows (128, 200, 28) float32 and their labels, from the same
 recordings, on one core, in turns within one run:
@@ -12,7 +13,8 @@ recordings, on one core, in turns within one run:
 
 The last two draw their numbers one at a time, with a torch.Generator as the published tool does, or
 with NumPy's generator, which is faster. Prints windows per second of each, and the ratio
-bank / slicing: the median of the rounds, with the smallest and largest.
+bank / slicing: the median of the rounds, with the smallest and largest. With --augment all change
+their windows by the three augmentations of the specification (p 0.5, 0.7, 0.3).
 """
 
 import argparse
@@ -26,12 +28,13 @@ import torch
 import xarray as xr
 from torch.utils.data import DataLoader, IterableDataset
 
+from lisbet import augment
 from lisbet.allocator import keep_freed_memory
 from lisbet.config import Features, Window
-from lisbet.data.bank import Bank, gather
-from lisbet.data.draws import uniforms
+from lisbet.data.bank import Bank
 from lisbet.data.record import Record
 from lisbet.tasks import TASKS
+from lisbet.training.sampler import Sampler
 
 FEATURES = Features(
     individuals=("resident", "intruder"),
@@ -40,6 +43,7 @@ FEATURES = Features(
 )
 WINDOW, BATCH, ROUNDS = Window(size=200), 128, 5
 RECORDINGS, FRAMES = 40, 9000
+AUGMENTATIONS = "all_perm_id:p=0.5,all_perm_ax:p=0.7,blk_perm_id:p=0.3:frac=0.2"
 
 
 def slice_one(tracks: np.ndarray, frame: int, size: int, offset: int) -> np.ndarray:
@@ -86,9 +90,16 @@ class OneByOne(IterableDataset):
     """An endless stream of samples of one task, each made by itself."""
 
     def __init__(
-        self, task: str, records: list, cut_one: Callable[..., np.ndarray], draws: str
+        self,
+        task: str,
+        records: list,
+        cut_one: Callable[..., np.ndarray],
+        draws: str,
+        *,
+        augmented: bool,
     ) -> None:
         self.task, self.records, self.cut_one, self.draws = task, records, cut_one, draws
+        self.augmented = augmented
         self.lengths = np.array([len(record) for record in records])
         self.ends = self.lengths.cumsum()
 
@@ -97,6 +108,8 @@ class OneByOne(IterableDataset):
         make = getattr(self, self.task)
         while True:
             x, label = make(rng)
+            if self.augmented:
+                x = self.changed(rng, x)
             yield torch.from_numpy(np.ascontiguousarray(x).reshape(WINDOW.size, -1)), label
 
     def draw(self, rng: Draws) -> tuple[int, int]:
@@ -113,6 +126,27 @@ class OneByOne(IterableDataset):
         """Take some individuals from another window."""
         k = rng.integers(1, one.shape[1])
         return np.concatenate([one[:, :k], other[:, k:]], axis=1)
+
+    def changed(self, rng: Draws, x: np.ndarray) -> np.ndarray:
+        """Apply the three augmentations of the specification to one window."""
+        if rng.random() < 0.5:
+            x = x[:, self.permutation(rng, x.shape[1])]
+        if rng.random() < 0.7:
+            x = x[..., self.permutation(rng, x.shape[-1])]
+        if rng.random() < 0.3:
+            block = int(0.2 * WINDOW.size)
+            start = rng.integers(1 - block, WINDOW.size)
+            inside = slice(max(start, 0), min(start + block, WINDOW.size))
+            x = x.copy()
+            x[inside] = x[inside][:, self.permutation(rng, x.shape[1])]
+        return x
+
+    def permutation(self, rng: Draws, count: int) -> np.ndarray:
+        """Draw a permutation until it is not the identity."""
+        order = np.arange(count)
+        while (order == np.arange(count)).all():
+            order = np.argsort([rng.random() for _ in range(count)])
+        return order
 
     def cons(self, rng: Draws) -> tuple[np.ndarray, float]:
         """Is the group consistent?"""
@@ -166,13 +200,24 @@ def rate(batches: Iterator, seconds: float) -> float:
     return done * BATCH / spent
 
 
-def from_bank(name: str, bank: Bank) -> Iterator:
+def from_bank(name: str, bank: Bank, *, augmented: bool) -> Iterator:
     """Batches as training makes them."""
-    task = TASKS[name]()
+    changes = augment.parse(AUGMENTATIONS if augmented else "")
+    sampler = Sampler(
+        "train",
+        {name: TASKS[name]()},
+        {name: bank},
+        WINDOW,
+        seed=0,
+        batch_size=BATCH,
+        sample=1.0,
+        fps_scaling=1.0,
+        augmentations=changes,
+        device=torch.device("cpu"),
+    )
     for step in itertools.count():
-        table = uniforms(0, name, epoch=0, step=step, rows=BATCH, columns=task.columns)
-        plan, labels = task.plan(table, bank, WINDOW)
-        yield gather(bank, plan, WINDOW).flatten(2), torch.from_numpy(labels)
+        windows, labels = sampler.batch(0, step, slice(0, BATCH))[name]
+        yield windows.flatten(2), labels
 
 
 def main() -> None:
@@ -180,9 +225,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=1.0, help="per way, task and round")
     parser.add_argument("--draws", choices=("torch", "numpy"), default="torch")
+    parser.add_argument("--augment", action="store_true", help="change the windows")
     parser.add_argument("--default_allocator", action="store_true", help="as C has it")
     arguments = parser.parse_args()
-    seconds, draws = arguments.seconds, arguments.draws
+    seconds, draws, augmented = arguments.seconds, arguments.draws, arguments.augment
     torch.set_num_threads(1)
     if not arguments.default_allocator:
         keep_freed_memory()
@@ -199,15 +245,22 @@ def main() -> None:
     ]
     print(f"{RECORDINGS} recordings of {FRAMES} frames, batch {BATCH}, W {WINDOW.size}, "
           f"{FEATURES.size} features, one core, {ROUNDS} rounds of {seconds:g} s, "
-          f"others draw with {draws}\n")  # fmt: skip
+          f"others draw with {draws}{f', augmented by {AUGMENTATIONS}' * augmented}\n")  # fmt: skip
     print("| task | bank, windows/s | slicing, windows/s | xarray, windows/s | bank / slicing |")
     print("|---|---|---|---|---|")
     for name in ("cons", "order", "shift", "warp"):
         ways = {
-            "bank": from_bank(name, bank),
-            "slicing": iter(DataLoader(OneByOne(name, tracks, slice_one, draws), batch_size=BATCH)),
+            "bank": from_bank(name, bank, augmented=augmented),
+            "slicing": iter(
+                DataLoader(
+                    OneByOne(name, tracks, slice_one, draws, augmented=augmented), batch_size=BATCH
+                )
+            ),
             "xarray": iter(
-                DataLoader(OneByOne(name, labelled, reindex_one, draws), batch_size=BATCH)
+                DataLoader(
+                    OneByOne(name, labelled, reindex_one, draws, augmented=augmented),
+                    batch_size=BATCH,
+                )
             ),
         }
         rates: dict[str, list[float]] = {way: [] for way in ways}

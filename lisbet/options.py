@@ -127,6 +127,11 @@ class DataOptions(Options):
         group="data",
         unit="pixels",
     )
+    outside: Literal["error", "missing"] = option(
+        "error",
+        "what points outside the stated size of the video are: an error, or missing points",
+        group="data",
+    )
     select_coords: SelectionText | None = option(
         None, "keep these, in this order: 'INDIVIDUALS;AXES;KEYPOINTS', * for all", group="data"
     )

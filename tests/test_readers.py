@@ -227,6 +227,20 @@ def test_out_of_range(tmp_path):
         load(tmp_path, data_scale="50x100")
 
 
+def test_points_outside_can_be_missing(tmp_path):
+    tracks = walk(20, names(), 0)
+    tracks[4, 1, 2] = (-30, 50)
+    tracks[7, 0, 0] = (50, 101)
+    write_recording(tmp_path / "a", tracks, names())
+    (record,) = load(tmp_path, data_scale="100x100", outside="missing")
+    assert np.isnan(record.position[4, 1, 2]).all()
+    assert np.isnan(record.position[7, 0, 0]).all()
+    assert np.isnan(record.position).sum() == 4
+    assert record.steps[0] == "2 points outside 100x100 taken for missing"
+    with pytest.raises(DataError, match="every point lies outside"):
+        load(tmp_path, data_scale="0.1x0.1", outside="missing")
+
+
 def test_a_flat_axis(tmp_path):
     tracks = walk(9, names(), 0)
     tracks[..., 1] = 5

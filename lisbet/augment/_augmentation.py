@@ -44,15 +44,22 @@ class Augmentation(Config):
         """Return how many random numbers the change of one sample takes."""
 
     @abstractmethod
-    def change(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
-        """Return changed windows.
+    def change(self, windows: Tensor, hit: np.ndarray, uniform: np.ndarray) -> Tensor:
+        """Change some of the windows.
 
         Parameters
         ----------
         windows : Tensor
             (B, W, individuals, keypoints, space), float32. May be written to.
+        hit : ndarray
+            (H,), int64: which to change, at least one.
         uniform : ndarray
-            (B, columns), in [0, 1). The only source of randomness.
+            (H, columns), in [0, 1). The only source of randomness.
+
+        Returns
+        -------
+        Tensor
+            All windows, like `windows`.
         """
 
     def apply(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
@@ -65,15 +72,25 @@ class Augmentation(Config):
         uniform : ndarray
             (B, 1 + columns), in [0, 1). The first column decides.
         """
+        hit = np.flatnonzero(uniform[:, 0] < self.p)
+        return self.change(windows, hit, uniform[hit, 1:]) if len(hit) else windows
+
+
+class PointAugmentation(Augmentation):
+    """A change that looks at the windows it hits only."""
+
+    @abstractmethod
+    def change_all(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
+        """Change each of the windows (H, W, individuals, keypoints, space)."""
+
+    def change(self, windows: Tensor, hit: np.ndarray, uniform: np.ndarray) -> Tensor:
+        """Take the windows out that are hit, change them, and put them back."""
         import torch
 
-        hit = np.flatnonzero(uniform[:, 0] < self.p)
         if len(hit) == len(windows):
-            return self.change(windows, uniform[:, 1:])
-        if len(hit) == 0:
-            return windows
+            return self.change_all(windows, uniform)
         rows = torch.from_numpy(hit).to(windows.device)
-        changed = self.change(windows.index_select(0, rows), uniform[hit, 1:])
+        changed = self.change_all(windows.index_select(0, rows), uniform)
         return windows.index_copy_(0, rows, changed)
 
 

@@ -1,17 +1,11 @@
 """Random permutations that are never the identity."""
 
-from __future__ import annotations
-
 from math import factorial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lisbet.config import Features
 from lisbet.errors import ConfigError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MOST = 18
 """18! is the largest factorial that a uniform number of 53 bits can choose from."""
@@ -49,22 +43,3 @@ def permutations(uniform: np.ndarray, count: int) -> np.ndarray:
         order[:, place] = np.take_along_axis(left, digit[:, None], axis=1)[:, 0]
         left = left[np.arange(count - place) != digit[:, None]].reshape(len(uniform), -1)
     return order
-
-
-def permute_individuals(windows: Tensor, order: Tensor) -> Tensor:
-    """Reorder individuals, frame by frame.
-
-    Parameters
-    ----------
-    windows : Tensor
-        (B, W, individuals, keypoints, space).
-    order : Tensor
-        (B, W or 1, individuals), int64.
-    """
-    import torch
-
-    batch, frames, individuals = windows.shape[:3]
-    first = torch.arange(batch * frames, device=windows.device).view(batch, frames, 1)
-    rows = (first * individuals + order).reshape(-1)
-    flat = windows.reshape(batch * frames * individuals, -1)
-    return flat.index_select(0, rows).view(windows.shape)

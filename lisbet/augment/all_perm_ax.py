@@ -27,21 +27,18 @@ class AllPermAx(Augmentation):
         del features
         return 1
 
-    def change(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
+    def change(self, windows: Tensor, hit: np.ndarray, uniform: np.ndarray) -> Tensor:
         """Return the windows with their axes permuted."""
         import torch
 
         orders = permutations(uniform[:, 0], windows.shape[-1])
-        # There are at most five; whole columns are copied faster than single numbers.
-        changed = torch.empty_like(windows)
+        # Few orders, and whole columns are copied faster than single numbers.
         for order in np.unique(orders, axis=0):
-            rows = torch.from_numpy(np.flatnonzero((orders == order).all(axis=1)))
-            own = windows if len(rows) == len(windows) else windows[rows.to(windows.device)]
-            permuted = torch.stack([own[..., axis] for axis in order.tolist()], dim=-1)
-            if len(rows) == len(windows):
-                return permuted
-            changed[rows.to(windows.device)] = permuted
-        return changed
+            rows = torch.from_numpy(hit[(orders == order).all(axis=1)]).to(windows.device)
+            own = windows.index_select(0, rows)
+            for axis, source in enumerate(order.tolist()):
+                windows.select(-1, axis).index_copy_(0, rows, own.select(-1, source))
+        return windows
 
 
 AUGMENTATION = AllPermAx

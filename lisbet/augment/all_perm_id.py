@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lisbet.augment._augmentation import Augmentation
-from lisbet.augment._permutations import check_permutable, permutations, permute_individuals
+from lisbet.augment._permutations import check_permutable, permutations
 from lisbet.config import Features, Window
 
 if TYPE_CHECKING:
@@ -27,12 +27,18 @@ class AllPermId(Augmentation):
         del features
         return 1
 
-    def change(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
+    def change(self, windows: Tensor, hit: np.ndarray, uniform: np.ndarray) -> Tensor:
         """Return the windows with their individuals permuted."""
         import torch
 
-        order = permutations(uniform[:, 0], windows.shape[2])[:, None]
-        return permute_individuals(windows, torch.from_numpy(order).to(windows.device))
+        batch, frames, individuals = windows.shape[:3]
+        order = np.tile(np.arange(individuals, dtype=np.int32), (batch, 1))
+        order[hit] = permutations(uniform[:, 0], individuals)
+        # One pass over all windows: putting back those that are hit takes longer than reading all.
+        first = torch.arange(0, batch * frames * individuals, individuals, dtype=torch.int32)
+        rows = first.view(batch, frames, 1) + torch.from_numpy(order)[:, None]
+        flat = windows.reshape(batch * frames * individuals, -1)
+        return flat.index_select(0, rows.view(-1).to(windows.device)).view(windows.shape)
 
 
 AUGMENTATION = AllPermId

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from lisbet.augment._augmentation import Augmentation
-from lisbet.augment._permutations import check_permutable, permutations, permute_individuals
+from lisbet.augment._permutations import check_permutable, permutations
 from lisbet.config import Features, Window
 from lisbet.errors import ConfigError
 
@@ -42,19 +42,23 @@ class BlkPermId(Augmentation):
         del features
         return 2
 
-    def change(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
+    def change(self, windows: Tensor, hit: np.ndarray, uniform: np.ndarray) -> Tensor:
         """Return the windows with the individuals of a block permuted."""
         import torch
 
         frames, individuals = windows.shape[1:3]
         block = int(self.frac * frames)
         start = 1 - block + np.floor(uniform[:, 1] * (frames + block - 1)).astype(np.int64)
-        choice = np.stack([start, *permutations(uniform[:, 0], individuals).T], axis=1)
-        chosen = torch.from_numpy(choice).to(windows.device)[:, None]
-        time = torch.arange(frames, device=windows.device)[:, None]
-        inside = (time >= chosen[..., :1]) & (time < chosen[..., :1] + block)
-        same = torch.arange(individuals, device=windows.device)
-        return permute_individuals(windows, torch.where(inside, chosen[..., 1:], same))
+        time = start[:, None] + np.arange(block)
+        inside = (time >= 0) & (time < frames)
+        orders = permutations(uniform[:, 0], individuals).repeat(inside.sum(axis=1), axis=0)
+        # Rows of the individuals of the frames inside: where they go, and where they come from.
+        first = individuals * (hit[:, None] * frames + time)[inside][:, None]
+        rows = np.stack([first + np.arange(individuals), first + orders]).reshape(2, -1)
+        target, source = torch.from_numpy(rows).to(windows.device)
+        flat = windows.view(len(windows) * frames * individuals, -1)
+        flat.index_copy_(0, target, flat.index_select(0, source))
+        return windows
 
 
 AUGMENTATION = BlkPermId

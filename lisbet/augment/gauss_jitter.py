@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from lisbet.augment._augmentation import Augmentation, present
+from lisbet.augment._augmentation import PointAugmentation, present
 from lisbet.config import Features
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # torch's integers are signed; they wrap as
 MIX = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64), (31, 1))
 
 
-class GaussJitter(Augmentation):
+class GaussJitter(PointAugmentation):
     """Noise as of an unsteady tracker.
 
     Parameters
@@ -35,7 +35,7 @@ class GaussJitter(Augmentation):
         del features
         return 1
 
-    def change(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
+    def change_all(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
         """Return the windows with noise on every point that is there."""
         import torch
 

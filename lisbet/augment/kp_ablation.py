@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from lisbet.augment._augmentation import Augmentation
+from lisbet.augment._augmentation import PointAugmentation
 from lisbet.config import Features
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class KpAblation(Augmentation):
+class KpAblation(PointAugmentation):
     """Missing points, as of a tracker that loses them.
 
     Parameters
@@ -30,7 +30,7 @@ class KpAblation(Augmentation):
         individuals, keypoints, _ = features.shape
         return individuals * keypoints
 
-    def change(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
+    def change_all(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
         """Return the windows without the lost points."""
         import torch
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
-from lisbet.augment._augmentation import Augmentation, present
+from lisbet.augment._augmentation import PointAugmentation, present
 from lisbet.config import Features, Window
 from lisbet.errors import ConfigError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CENTRE = 0.5
 
 
-class Rotation(Augmentation):
+class Rotation(PointAugmentation):
     """For arenas that look the same from every side.
 
     Parameters
@@ -42,7 +42,7 @@ class Rotation(Augmentation):
         """Return one for the angle, and in three dimensions two for the axis."""
         return 1 if len(features.space) == 2 else 3
 
-    def change(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
+    def change_all(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
         """Return the windows rotated; missing points and padding stay zero."""
         import torch
 

@@ -230,6 +230,7 @@ def _read_one(source: Source, dataset: Dataset, options: DataOptions) -> Record 
             select=options.select_coords,
             rename=options.rename_coords,
             scale=options.data_scale,
+            outside=options.outside,
         )
         if dataset.annotations is not None:
             record = replace(record, labels=_read_labels(source, record, dataset.annotations))

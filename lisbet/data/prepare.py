@@ -17,6 +17,7 @@ def prepare(
     select: Selection | None = None,
     rename: Renames | None = None,
     scale: Scale | None = None,
+    outside: str = "error",
 ) -> Record:
     """Return the recording as the network will see it: coordinates in [0, 1], float32.
 
@@ -29,6 +30,8 @@ def prepare(
     scale : Scale, optional
         Size of the video. Default: the recording's own image_size_px, else its own minimum and
         maximum along each axis, missing points aside.
+    outside : {"error", "missing"}
+        What points outside the stated size are.
 
     Raises
     ------
@@ -44,7 +47,11 @@ def prepare(
         raise DataError("every point is missing")
     if scale is None and record.image_size_px is not None:
         scale = Scale(size=record.image_size_px)
-    return scaled_by_range(record) if scale is None or scale.size is None else scaled(record, scale)
+    if scale is None or scale.size is None:
+        return scaled_by_range(record)
+    if outside == "missing":
+        record = without_outsiders(record, scale)
+    return scaled(record, scale)
 
 
 def selected(record: Record, select: Selection) -> Record:
@@ -82,25 +89,46 @@ def renamed(record: Record, rename: Renames) -> Record:
     return replace(record, features=Features(**names), steps=(*record.steps, f"renamed {rename}"))
 
 
-def scaled(record: Record, scale: Scale) -> Record:
-    """Divide by the size of the video; everything must lie inside it."""
+def without_outsiders(record: Record, scale: Scale) -> Record:
+    """Take points outside the video for missing."""
+    size = _size_for(record, scale)
+    with np.errstate(invalid="ignore"):
+        inside = ((record.position >= 0) & (record.position <= size)).all(axis=-1, keepdims=True)
+    position = np.where(inside, record.position, np.nan)
+    lost = int(np.isnan(position[..., 0]).sum() - np.isnan(record.position[..., 0]).sum())
+    if np.isnan(position).all():
+        raise DataError(f"every point lies outside {scale}")
+    step = f"{lost} points outside {scale} taken for missing"
+    return replace(record, position=position, steps=(*record.steps, step))
+
+
+def _size_for(record: Record, scale: Scale) -> tuple[float, ...]:
+    """Return the sides of the video, one for each axis of the recording."""
     assert scale.size is not None
     space = record.features.space
     if len(scale.size) != len(space):
-        raise DataError(f"the scale {scale} has {len(scale.size)} sides, but the axes are {space}")
-    position = record.position.astype(np.float64) / scale.size
+        axes = ", ".join(space)
+        raise DataError(f"the scale {scale} has {len(scale.size)} sides, but the axes are {axes}")
+    return scale.size
+
+
+def scaled(record: Record, scale: Scale) -> Record:
+    """Divide by the size of the video; everything must lie inside it."""
+    size, space = _size_for(record, scale), record.features.space
+    position = record.position.astype(np.float64) / size
     for axis, name in enumerate(space):
         values = position[..., axis]
         low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
         if low < 0 or high > 1:
-            side = scale.size[axis]
+            side = size[axis]
             outside = np.count_nonzero((values < 0) | (values > 1))
             way_out = "leave it out" if record.image_size_px is None else "use --data_scale=minmax"
             larger = "" if low < 0 else "pass a larger --data_scale, or "
             raise DataError(
                 f"{name} runs from {low * side:.5g} to {high * side:.5g}, but the size of the "
                 f"video is said to be {side:g} ({outside} of {values.size} values lie outside); "
-                f"{larger}{way_out} to scale by the recording's own minimum and maximum"
+                f"{larger}{way_out} to scale by the recording's own minimum and maximum, or pass "
+                "--outside=missing"
             )
     return _finished(record, position, f"divided by {scale}")
 

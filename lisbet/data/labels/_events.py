@@ -1,5 +1,6 @@
 """Behaviours given as events with a beginning and an end."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from lisbet.errors import DataError
 
 SLACK_FRAMES = 1
 """An event may end so much after the last frame: videos are timed to the end of a frame."""
+
+ROUNDING = 1e-6
+"""Times such as 0.1 s · 30 are whole frames, whatever floating point makes of them."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Event:
 def labels_of(events: list[Event], frames: int, fps: float | None, file: Path) -> Labels:
     """Turn events into behaviours frame by frame.
 
-    A frame belongs to an event from round(start·fps) up to, not including, round(end·fps).
+    A frame belongs to an event that touches it: from floor(start·fps) up to ceil(end·fps), but at
+    least one frame.
 
     Raises
     ------
@@ -40,8 +45,9 @@ def labels_of(events: list[Event], frames: int, fps: float | None, file: Path) -
     behaviors = tuple(sorted({event.behavior for event in events}))
     active = np.zeros((frames, len(behaviors)), dtype=bool)
     for event in events:
-        first, last = round(event.start_s * fps), round(event.end_s * fps)
-        if not 0 <= first <= last:
+        first = math.floor(event.start_s * fps + ROUNDING)
+        last = max(math.ceil(event.end_s * fps - ROUNDING), first + 1)
+        if not 0 <= event.start_s <= event.end_s:
             raise DataError(
                 f"{file.name}: {event.behavior!r} runs from {event.start_s:g} s to "
                 f"{event.end_s:g} s"
