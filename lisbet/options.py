@@ -4,6 +4,7 @@ A field's type reads the text of the command line, its constraints refuse what c
 description is what ``--help`` prints. Nothing here imports torch.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -42,6 +43,7 @@ READER_NAMES: Registry[Any] = Registry("data format", "lisbet.data.readers", "RE
 LABEL_READER_NAMES: Registry[Any] = Registry("annotation format", "lisbet.data.labels", "READER")
 BASE = "-base"
 """A backbone's default sizes are its preset <backbone>-base."""
+PRESETS = [f"{name}{BASE}" for name in BACKBONE_NAMES]
 DATASETS = {"SampleData": "lisbet.data.hub.sample_data:fetch"}
 """Datasets by the name that users type, and the function that brings each."""
 
@@ -53,16 +55,21 @@ def option(
     group: str = "options",
     unit: str = "",
     bare: str | None = None,
+    known: Iterable[str] = (),
     **constraints: Any,
 ) -> Any:
-    """Declare an option of a command; `bare` is what it means without a value."""
-    extra: dict[str, Any] = {"group": group, "unit": unit, "bare": bare}
+    """Declare an option of a command.
+
+    `bare` is what it means without a value, and `known` the words that it takes, for the help.
+    """
+    extra: dict[str, Any] = {"group": group, "unit": unit, "bare": bare, "known": known}
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
-def positional(description: str) -> Any:
+def positional(description: str, *, known: Iterable[str] = ()) -> Any:
     """Declare a word that a command cannot do without, given by its place."""
-    return Field(description=description, json_schema_extra={"positional": True})
+    extra: dict[str, Any] = {"positional": True, "known": known}
+    return Field(description=description, json_schema_extra=extra)
 
 
 def _known_format(raw: Any) -> Any:
@@ -80,9 +87,8 @@ def _known_formats(names: Registry[Any]) -> Any:
 
 
 def _known_preset(raw: Any) -> Any:
-    presets = [f"{name}{BASE}" for name in BACKBONE_NAMES]
-    if raw not in presets:
-        raise ConfigError(unknown("backbone preset", str(raw), presets))
+    if raw not in PRESETS:
+        raise ConfigError(unknown("backbone preset", str(raw), PRESETS))
     return raw
 
 
@@ -161,18 +167,23 @@ class TrainOptions(DataOptions):
     )
     data_format: DataFormats = option(
         ("movement",),
-        "format of the tracking files: movement, DLC or SLEAP; one, or one for each data path",
+        "format of the tracking files: one, or one for each data path",
         group="data",
+        known=READER_NAMES,
     )
     annot_format: AnnotationFormats = option(
         ("movement",),
-        "format of the annotations beside them, for supervised tasks: movement, csv_events or "
-        "boris; one, or one for each data path",
+        "format of the annotations beside them, for supervised tasks: one, or one for each data "
+        "path",
         group="data",
+        known=LABEL_READER_NAMES,
     )
 
     task_ids: Words = option(
-        ("cons", "order", "shift", "warp"), "tasks to train, comma separated", group="tasks"
+        ("cons", "order", "shift", "warp"),
+        "tasks to train, comma separated",
+        group="tasks",
+        known=TASK_NAMES,
     )
     task_data: TaskDataText = option(
         TaskData(),
@@ -183,9 +194,9 @@ class TrainOptions(DataOptions):
     data_augmentation: Augmentations = option(
         (),
         "changes of training windows, in this order: "
-        "'all_perm_id:p=0.5,blk_perm_id:p=0.3:frac=0.2'; there are all_perm_id, all_perm_ax, "
-        "blk_perm_id (frac), gauss_jitter (sigma), kp_ablation (pB), rotation (max_angle, mode)",
+        "'all_perm_id:p=0.5,blk_perm_id:p=0.3:frac=0.2'",
         group="tasks",
+        known=augment.AUGMENTATIONS,
     )
     window_size: int = option(200, "length of a window", group="tasks", unit="frames", ge=2)
     window_offset: int = option(
@@ -193,7 +204,7 @@ class TrainOptions(DataOptions):
     )
 
     backbone_preset: Preset = option(
-        "transformer-base", "kind and sizes of the backbone", group="model"
+        "transformer-base", "kind and sizes of the backbone", group="model", known=PRESETS
     )
     emb_dim: int | None = option(None, "size of the embedding (preset: 32)", group="model", ge=1)
     num_layers: int | None = option(None, "number of layers", group="model", ge=1)
@@ -387,7 +398,7 @@ class InferenceOptions(DataOptions):
     model_path: Path = positional("the model's model_config.yml")
     weights_path: Path = positional("its weights, such as weights/weights_last.pt")
     data_format: DataFormat = option(
-        "movement", "format of the tracking files: movement, DLC or SLEAP", group="data"
+        "movement", "format of the tracking files", group="data", known=READER_NAMES
     )
     batch_size: int = option(128, "windows that pass the network at once", ge=1)
 
@@ -441,7 +452,7 @@ models/mice/weights/weights_last.pt
     """
 
     annot_format: AnnotationFormat = option(
-        "movement", "format of the annotations: movement, csv_events or boris", group="data"
+        "movement", "format of the annotations", group="data", known=LABEL_READER_NAMES
     )
     task: Literal["multiclass", "multilabel"] | None = option(
         None, "head to evaluate, for a model that has both"
@@ -479,7 +490,7 @@ class FetchOptions(Options):
     betman fetch_dataset SampleData
     """
 
-    dataset_id: str = positional("name of the dataset")
+    dataset_id: str = positional("name of the dataset", known=DATASETS)
     download_path: Path = option(Path("."), "folder that holds datasets/", group="output")
 
     @field_validator("dataset_id")
@@ -516,7 +527,7 @@ class PlotEmbeddingsOptions(Options):
     embeddings_path: Path = positional("folder that compute_embeddings wrote")
     labels: Path | None = option(None, "folder of the recordings, with annotations to colour by")
     annot_format: AnnotationFormat = option(
-        "movement", "format of the annotations: movement, csv_events or boris"
+        "movement", "format of the annotations", known=LABEL_READER_NAMES
     )
     seed: int = option(1991, "seed of the layout", ge=0)
     output_path: Path | None = option(

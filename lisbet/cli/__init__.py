@@ -6,6 +6,7 @@ Fire reads the command line and hands back a Job; only after everything was chec
 import errno
 import inspect
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -45,6 +46,9 @@ def main(argv: list[str] | None = None) -> None:
             job.run()
     except LisbetError as error:
         _fail(str(error), error.exit_code, details)
+    except BrokenPipeError:  # the reader of our output, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         _fail(str(_readable(error)), OutputError.exit_code, details)
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 import inspect
 import textwrap
+from collections.abc import Iterator
 from typing import Any, get_args
 
 from pydantic_core import PydanticUndefined
@@ -22,7 +23,16 @@ def overview() -> str:
         "commands:",
     ]
     wide = max(map(len, COMMANDS))
-    lines += [f"  {name:{wide}}  {command.summary}" for name, command in COMMANDS.items()]
+    for name, command in COMMANDS.items():
+        indent = f"{'':{wide + 4}}"
+        lines.append(
+            textwrap.fill(
+                command.summary,
+                WIDTH,
+                initial_indent=f"  {name:{wide}}  ",
+                subsequent_indent=indent,
+            )
+        )
     lines += ["", "betman COMMAND --help explains a command; betman --version prints the version."]
     return "\n".join(lines)
 
@@ -51,15 +61,27 @@ def _entry(command: Command, name: str) -> str:
     field = command.fields[name]
     unit = extra(field).get("unit")
     notes = [str(unit)] if unit else []
-    if choices := [choice for choice in get_args(field.annotation) if isinstance(choice, str)]:
+    if choices := list(_choices(field.annotation)):
         notes.append(" or ".join(choices))
-    if field.default not in (PydanticUndefined, None) and not command.is_switch(name):
-        notes.append(f"default: {_plain(field.default)}")
+    if known := list(extra(field)["known"]):
+        notes.append(f"known: {', '.join(known)}")
+    default = None if command.is_switch(name) else field.default
+    if default not in (PydanticUndefined, None) and _plain(default):
+        notes.append(f"default: {_plain(default)}")
     text = (field.description or "") + (f" ({'; '.join(notes)})" if notes else "")
     head = name.upper() if name in command.positionals else f"--{name}"
     body = textwrap.wrap(text, WIDTH - 24)
     first = f"  {head:20}  {body[0]}" if len(head) <= 20 else f"  {head}\n{'':24}{body[0]}"
     return "\n".join([first, *(f"{'':24}{line}" for line in body[1:])])
+
+
+def _choices(annotation: Any) -> Iterator[str]:
+    """Find the words of a Literal, also within a union."""
+    for part in get_args(annotation):
+        if isinstance(part, str):
+            yield part
+        elif get_args(part):
+            yield from _choices(part)
 
 
 def _plain(default: Any) -> str:
