@@ -44,7 +44,14 @@ LABEL_READER_NAMES: Registry[Any] = Registry("annotation format", "lisbet.data.l
 BASE = "-base"
 """A backbone's default sizes are its preset <backbone>-base."""
 PRESETS = [f"{name}{BASE}" for name in BACKBONE_NAMES]
-DATASETS = {"SampleData": "lisbet.data.hub.sample_data:fetch"}
+DATASETS = {
+    "SampleData": "lisbet.data.hub.sample_data:simulated",
+    "CalMS21_Unlabeled": "lisbet.data.hub.calms21:unlabeled",
+    "CalMS21_Task1": "lisbet.data.hub.calms21:task1",
+    "CalMS21_Task2": "lisbet.data.hub.calms21:task2",
+    "CalMS21_Task3": "lisbet.data.hub.calms21:task3",
+    "MABe22_MouseTriplets": "lisbet.data.hub.mabe22:triplets",
+}
 """Datasets by the name that users type, and the function that brings each."""
 
 
@@ -492,6 +499,11 @@ class FetchOptions(Options):
 
     dataset_id: str = positional("name of the dataset", known=DATASETS)
     download_path: Path = option(Path("."), "folder that holds datasets/", group="output")
+    source: str | None = option(
+        None,
+        "where the dataset's files lie, if not with their authors: a file or folder that was "
+        "copied here, or an address; LISBET_MIRROR in the environment sets one for all",
+    )
 
     @field_validator("dataset_id")
     @classmethod

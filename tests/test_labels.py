@@ -5,10 +5,9 @@ import pytest
 from conftest import names, walk, write_recording
 
 from lisbet.config import Dataset
-from lisbet.data.hub.sample_data import annotations
+from lisbet.data.hub._write import write_annotations
 from lisbet.data.labels import LABEL_READERS
 from lisbet.data.load import load_records
-from lisbet.data.simulate import Simulation
 from lisbet.errors import DataError
 from lisbet.options import DataOptions
 
@@ -109,15 +108,11 @@ def test_seconds_need_a_frame_rate(tmp_path):
 
 def dataset(folder, states, *, listed=("rest", "run"), length=None):
     """Recordings with annotations in the movement format; states are numbers of behaviours."""
-    import lisbet.data.hub.sample_data as sample
-
     for number, state in enumerate(states):
         place = folder / f"r{number}"
         write_recording(place, walk(length or len(state), names(), number), names())
-        made = annotations(Simulation(np.zeros((len(state), 2, 3, 2)), np.array(state)))
-        kept = made.isel(behaviors=slice(0, len(listed))).assign_coords(behaviors=list(listed))
-        kept.to_netcdf(place / "annotations.nc")
-    assert sample.STATES
+        active = np.eye(5, dtype=bool)[state][:, : len(listed)]
+        write_annotations(place, active, behaviors=listed, annotator="a", fps=30, source="test")
     return Dataset(path=folder, format="movement", annotations="movement")
 
 

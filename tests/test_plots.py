@@ -6,7 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from lisbet.cli import main
-from lisbet.data.hub.sample_data import annotations
+from lisbet.data.hub.sample_data import SEED, write
 from lisbet.data.simulate import simulate
 from lisbet.training.history import write_history
 
@@ -26,13 +26,12 @@ def run(tmp_path):
 @pytest.fixture
 def embeddings(tmp_path):
     rng = np.random.default_rng(0)
-    for number, recording in enumerate(simulate([60, 90], 0)):
-        place = tmp_path / "embeddings" / f"r{number}"
+    write(tmp_path / "data", [60, 90])
+    for number, recording in enumerate(simulate([60, 90], SEED)):
+        place = tmp_path / "embeddings" / f"simulated{number:02}"
         place.mkdir(parents=True)
         values = rng.normal(size=(len(recording.state), 4)) + recording.state[:, None]
         pd.DataFrame(values).to_csv(place / "features_lisbet_embedding.csv")
-        (tmp_path / "data" / f"r{number}").mkdir(parents=True)
-        annotations(recording).to_netcdf(tmp_path / "data" / f"r{number}" / "annotations.nc")
     return tmp_path / "embeddings"
 
 
@@ -69,7 +68,7 @@ def test_what_is_missing_is_said(run, embeddings, tmp_path, capsys):
     assert "compute_embeddings" in fails("plot_embeddings", run, capsys=capsys)
     (run / "training_history.csv").write_text("epoch,loss\n1,many\n")
     assert "not a table of numbers" in fails("plot_history", run, capsys=capsys)
-    wrong = tmp_path / "data" / "r0" / "annotations.nc"
+    wrong = tmp_path / "data" / "simulated00" / "annotations.nc"
     wrong.unlink()
     said = fails("plot_embeddings", embeddings, f"--labels={tmp_path}/data", capsys=capsys)
-    assert "r0 holds 0 annotation files" in said
+    assert "simulated00 holds 0 annotation files" in said

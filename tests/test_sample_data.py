@@ -44,7 +44,7 @@ def test_movement_reads_it_too(sample):
 def test_every_state_is_annotated_and_comes_up(sample):
     reader = LABEL_READERS["movement"]
     shares = []
-    for folder in sorted(sample.iterdir()):
+    for folder in sorted(path for path in sample.iterdir() if path.is_dir()):
         (file,) = reader.find(folder)
         labels = reader.read(file, 0, None)
         assert labels.behaviors == STATES

@@ -1,0 +1,157 @@
+"""Datasets as they are published: recordings, annotations, and where they come from."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lisbet.errors import DataError, OutputError
+from lisbet.publish import published_folder, require_writable
+from lisbet.yaml_files import read_yaml, write_yaml
+
+log = logging.getLogger(__name__)
+
+PROVENANCE = "dataset.yml"
+COMPRESSED = {"zlib": True, "complevel": 1}
+
+
+def publish_dataset(
+    folder: Path, provenance: dict[str, Any], write: Callable[[Path], None]
+) -> Path:
+    """Fill a dataset's folder, unless it is there already.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder to be.
+    provenance : dict
+        What the dataset is made of; the same provenance is the same dataset.
+    write : callable
+        Fills an empty folder.
+
+    Raises
+    ------
+    OutputError
+        If the folder exists and is something else.
+    """
+    if folder.exists():
+        there = folder / PROVENANCE
+        if there.is_file() and read_yaml(there) == provenance:
+            log.warning("%s is there already", folder)
+            return folder
+        raise OutputError(
+            f"{folder} exists and is not this dataset as it would be fetched now; rename or remove "
+            "it, or choose another --download_path"
+        )
+    require_writable(folder)
+    with published_folder(folder) as beside:
+        write(beside)
+        write_yaml(beside / PROVENANCE, provenance)
+    return folder
+
+
+def recording_folder(root: Path, sequence: str) -> Path:
+    """Make the folder of a sequence, whose id is a path below the dataset's folder."""
+    place = PurePosixPath(sequence)
+    if place.is_absolute() or not place.parts or any(part.startswith(".") for part in place.parts):
+        raise DataError(f"{sequence!r} cannot be the id of a recording")
+    folder = root / place
+    folder.mkdir(parents=True)
+    return folder
+
+
+def write_tracks(
+    folder: Path,
+    position: np.ndarray,
+    *,
+    individuals: tuple[str, ...],
+    keypoints: tuple[str, ...],
+    fps: float,
+    image_size_px: tuple[float, float],
+    source: str,
+    confidence: np.ndarray | None = None,
+) -> None:
+    """Write tracking.nc in the movement format.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the recording.
+    position : ndarray
+        (frames, 2, keypoints, individuals), in pixels.
+    individuals, keypoints : tuple of str
+        Names.
+    fps : float
+        Frames per second.
+    image_size_px : tuple of float
+        Width and height of the video.
+    source : str
+        Where the tracks come from.
+    confidence : ndarray, optional
+        (frames, keypoints, individuals).
+    """
+    variables: dict[str, Any] = {
+        "position": (("time", "space", "keypoints", "individuals"), position)
+    }
+    if confidence is not None:
+        variables["confidence"] = (("time", "keypoints", "individuals"), confidence)
+    dataset = xr.Dataset(
+        variables,
+        coords={
+            "time": np.arange(len(position)) / fps,
+            "space": ["x", "y"],
+            "keypoints": list(keypoints),
+            "individuals": list(individuals),
+        },
+        attrs={
+            "source_software": source,
+            "ds_type": "poses",
+            "fps": float(fps),
+            "time_unit": "seconds",
+            "image_size_px": list(image_size_px),
+        },
+    )
+    encoding = dict.fromkeys(variables, COMPRESSED)
+    dataset.to_netcdf(folder / "tracking.nc", engine="netcdf4", encoding=encoding)
+
+
+def write_annotations(
+    folder: Path,
+    active: np.ndarray,
+    *,
+    behaviors: tuple[str, ...],
+    annotator: str,
+    fps: float,
+    source: str,
+) -> None:
+    """Write annotations.nc: target_cls over time, behaviors, annotators.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the recording.
+    active : ndarray
+        (frames, behaviours), bool.
+    behaviors : tuple of str
+        Names, in this order.
+    annotator : str
+        Who or what annotated.
+    fps : float
+        Frames per second.
+    source : str
+        Where the annotations come from.
+    """
+    dataset = xr.Dataset(
+        {"target_cls": (("time", "behaviors", "annotators"), active[..., None].astype(np.int8))},
+        coords={
+            "time": np.arange(len(active)) / fps,
+            "behaviors": list(behaviors),
+            "annotators": [annotator],
+        },
+        attrs={"source_software": source, "fps": float(fps)},
+    )
+    encoding = {"target_cls": COMPRESSED}
+    dataset.to_netcdf(folder / "annotations.nc", engine="netcdf4", encoding=encoding)
