@@ -53,6 +53,11 @@ DATASETS = {
     "MABe22_MouseTriplets": "lisbet.data.hub.mabe22:triplets",
 }
 """Datasets by the name that users type, and the function that brings each."""
+PUBLISHED_MODELS = {
+    name: f"gchindemi/{name}"
+    for name in ("lisbet32x4-calms21U-embedder", "lisbet32x4-calms21UftT1-classifier")
+}
+"""Models by the name that users type, and their repositories on the Hugging Face hub."""
 
 
 def option(
@@ -512,6 +517,37 @@ class FetchOptions(Options):
         if name.lower() not in names:
             raise ConfigError(unknown("dataset", name, DATASETS))
         return names[name.lower()]
+
+
+class FetchModelOptions(Options):
+    """Bring a published model into the models folder.
+
+    Examples
+    --------
+    betman fetch_model lisbet32x4-calms21U-embedder
+    """
+
+    model_id: str = positional(
+        "name of a published model, or ORGANISATION/NAME on the Hugging Face hub",
+        known=PUBLISHED_MODELS,
+    )
+    revision: str | None = option(None, "tag, branch or commit of the model; default: the newest")
+    source: Path | None = option(
+        None,
+        "folder of the model that was copied here; HF_ENDPOINT in the environment sets a mirror",
+    )
+    output_path: Path = option(Path("."), "folder that holds models/", group="output")
+    overwrite: bool = option(False, "replace an earlier model of this name", group="output")
+
+    @field_validator("model_id")
+    @classmethod
+    def _known_or_with_an_organisation(cls, name: str) -> str:
+        if name not in PUBLISHED_MODELS and name.count("/") != 1:
+            raise ConfigError(
+                f"{unknown('published model', name, PUBLISHED_MODELS)}; others are named "
+                "ORGANISATION/NAME"
+            )
+        return name
 
 
 class PlotHistoryOptions(Options):

@@ -9,7 +9,7 @@ ROOMS = [  # from top to bottom; rooms on one line do not know each other
     ["__main__"],
     ["cli"],
     ["plots"],
-    ["training", "evaluation"],
+    ["training", "evaluation", "fetch_model"],
     ["predict"],
     ["model_dir"],
     ["tasks"],

@@ -125,6 +125,7 @@ COMMANDS = {
     command.name: command
     for command in (
         Command("fetch_dataset", options.FetchOptions, "lisbet.data.hub:fetch_dataset"),
+        Command("fetch_model", options.FetchModelOptions, "lisbet.fetch_model:fetch_model"),
         Command("train_model", options.TrainOptions, "lisbet.training.loop:train_model"),
         Command("export_embedder", options.ExportOptions, "lisbet.model_dir:export_embedder"),
         Command(
