@@ -28,7 +28,8 @@ def held(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 import xarray, netCDF4
 before, start = held(), time.perf_counter()
 calms21.ARCHIVES["unlabeled_videos"] = sys.argv[1]
-main(["fetch_dataset", "CalMS21_Unlabeled", "--source=" + sys.argv[2], "--download_path=" + sys.argv[3]])
+main(["fetch_dataset", "CalMS21_Unlabeled", f"--source={sys.argv[2]}",
+      f"--download_path={sys.argv[3]}"])
 print(time.perf_counter() - start, before, held())
 """
 
@@ -77,12 +78,17 @@ def main() -> None:
         seconds, before, held = map(float, done.stdout.splitlines()[-1].split())
         written = sum(f.stat().st_size for f in (folder / "datasets").rglob("*.nc")) / 1e6
         part = total / arguments.parts / 2**20
-        print(
-            "\n| JSON, MB | time, s | MB/s | written, MB | libraries, MiB | peak, MiB | peak / part |"
-        )
-        print("|---|---|---|---|---|---|---|")
-        print(f"| {total / 1e6:.0f} | {seconds:.0f} | {total / 1e6 / seconds:.1f} | {written:.0f} | "
-              f"{before:.0f} | {held:.0f} | {held / part:.2f} |")  # fmt: skip
+        figures = {
+            "JSON, MB": f"{total / 1e6:.0f}",
+            "time, s": f"{seconds:.0f}",
+            "MB/s": f"{total / 1e6 / seconds:.1f}",
+            "written, MB": f"{written:.0f}",
+            "libraries, MiB": f"{before:.0f}",
+            "peak, MiB": f"{held:.0f}",
+            "peak / part": f"{held / part:.2f}",
+        }
+        print(f"\n| {' | '.join(figures)} |\n|{'---|' * len(figures)}")
+        print(f"| {' | '.join(figures.values())} |")
 
 
 if __name__ == "__main__":
