@@ -189,6 +189,17 @@ class TaskData(Config):
         )
 
 
+def require_name(name: str) -> str:
+    """Return `name` if it can be the name of one folder."""
+    plain = name.replace("-", "").replace("_", "").replace(".", "")
+    if not plain.isalnum() or name.startswith("."):
+        raise ValueError(
+            f"{name!r} is not a plain name; use letters, digits, '-', '_' and '.', "
+            "and --output_path for the folder"
+        )
+    return name
+
+
 MINMAX = "minmax"
 
 
@@ -269,6 +280,13 @@ class Features(Config):
         """Number of features of one frame."""
         individuals, keypoints, space = self.shape
         return individuals * keypoints * space
+
+    def same_names(self, other: "Features") -> bool:
+        """Say whether `other` has the same names, in any order."""
+        return all(
+            set(getattr(self, axis)) == set(getattr(other, axis))
+            for axis in type(self).model_fields
+        )
 
     def differences(self, other: "Features") -> list[str]:
         """Say, axis by axis, in what `other` differs from these names."""

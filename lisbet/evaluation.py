@@ -18,7 +18,7 @@ from lisbet.data.bank import Bank
 from lisbet.errors import ConfigError, DataError
 from lisbet.options import EvaluateOptions
 from lisbet.predict import class_names, load_bank, outputs, supervised_head
-from lisbet.publish import published_folder, require_writable
+from lisbet.publish import published, require_writable
 from lisbet.tasks.multiclass import OTHER
 from lisbet.yaml_files import write_yaml
 
@@ -35,7 +35,7 @@ def evaluate_model(options: EvaluateOptions) -> None:
         )
     folder = options.output_path / "evaluations" / config.model_id
     require_writable(folder.parent)
-    bank = load_bank(options, config.input_features)
+    bank = load_bank(options, config.input_features, config.window)
     truth = true_classes(bank, classes, task)
     logits = np.concatenate(
         [values for _, values in outputs(model, task, bank, config.window, options)]
@@ -49,10 +49,12 @@ def evaluate_model(options: EvaluateOptions) -> None:
         "frames": len(truth),
         "ignored": None if options.ignore_index is None else classes[options.ignore_index],
     }
-    with published_folder(folder) as beside:
-        write_yaml(beside / "evaluation_report.yml", head | report)
-        confusion.to_csv(beside / "confusion_matrix.csv")
-        (beside / "confusion_matrix.png").write_bytes(_picture(confusion, config.model_id))
+    with published(folder / "confusion_matrix.csv") as beside:
+        confusion.to_csv(beside)
+    with published(folder / "confusion_matrix.png") as beside:
+        beside.write_bytes(_picture(confusion, config.model_id))
+    with published(folder / "evaluation_report.yml") as beside:
+        write_yaml(beside, head | report)
     print(_table(report))
     print(f"evaluation written to {folder}")
 

@@ -45,7 +45,7 @@ def run_folder(output_path: Path, run_id: str, *, overwrite: bool) -> Path:
 def create(folder: Path, config: ModelConfig, run: dict[str, Any]) -> None:
     """Publish a run's folder with its configurations.
 
-    An earlier model there is set aside as ``<run_id>.replaced`` until `discard_replaced`: it stays
+    An earlier model there is set aside as ``.<run_id>.replaced`` until `discard_replaced`: it stays
     loadable until the new one has weights.
     """
     aside = _aside(folder)
@@ -66,8 +66,17 @@ def discard_replaced(folder: Path) -> None:
     shutil.rmtree(_aside(folder), ignore_errors=True)
 
 
+def restore_replaced(folder: Path) -> None:
+    """Undo a run that came to no weights: an earlier model takes its place again."""
+    if (folder / WEIGHTS_LAST).exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    if _aside(folder).exists():
+        _aside(folder).rename(folder)
+
+
 def _aside(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.replaced")
+    return folder.with_name(f".{folder.name}.replaced")
 
 
 def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
@@ -110,8 +119,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the unpickler raise almost anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{path} cannot be read as weights: {reason}") from error
+        raise ModelError(
+            f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, cut off "
+            "or holds something else than tensors"
+        ) from error
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise ModelError(f"{path} does not hold a state dict, but a {type(weights).__name__}")
     return weights

@@ -4,6 +4,7 @@ A field's type reads the text of the command line, its constraints refuse what c
 description is what ``--help`` prints. Nothing here imports torch.
 """
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -32,6 +33,7 @@ from lisbet.config import (
     Window,
     Words,
     from_text,
+    require_name,
     split_words,
 )
 from lisbet.errors import ConfigError, unknown
@@ -128,7 +130,11 @@ class Options(Config):
     """What every command takes."""
 
     verbose: int = option(
-        0, "say more: -v explains the run, -vv adds details and tracebacks", group="output", ge=0
+        0,
+        "say more: -v explains the run, -vv adds details and tracebacks",
+        group="output",
+        bare="1",
+        ge=0,
     )
 
 
@@ -156,12 +162,20 @@ class DataOptions(Options):
     rename_coords: RenamesText | None = option(
         None, "rename, after selecting: 'old:new,…;*;old:new', * for none", group="data"
     )
+    fps: float | None = option(
+        None,
+        "frame rate of recordings that do not tell theirs; annotations in seconds need it",
+        group="data",
+        unit="frames per second",
+        gt=0,
+        allow_inf_nan=False,
+    )
     fps_scaling: float = option(
         1.0,
         "frames of these recordings for each frame that the model sees: 2 for recordings of twice "
         "the frame rate",
         group="data",
-        gt=0,
+        ge=0.01,
         le=100,
     )
 
@@ -212,7 +226,11 @@ class TrainOptions(DataOptions):
     )
     window_size: int = option(200, "length of a window", group="tasks", unit="frames", ge=2)
     window_offset: int = option(
-        0, "frames of the window that lie after the one it describes", group="tasks", unit="frames"
+        0,
+        "frames of the window that lie after the one it describes",
+        group="tasks",
+        unit="frames",
+        ge=0,
     )
 
     backbone_preset: Preset = option(
@@ -244,7 +262,7 @@ class TrainOptions(DataOptions):
         128, "windows of each task in one step, over all devices", group="training", ge=1
     )
     learning_rate: float = option(
-        1e-4, "peak learning rate of AdamW", group="training", gt=0, allow_inf_nan=False
+        1e-4, "peak learning rate of AdamW", group="training", gt=0, le=1000
     )
     weight_decay: float = option(
         0.01, "weight decay of AdamW", group="training", ge=0, allow_inf_nan=False
@@ -310,14 +328,20 @@ class TrainOptions(DataOptions):
 
     @model_validator(mode="after")
     def _datasets_and_tasks_match(self) -> Self:
-        self.datasets  # noqa: B018 - building them is the check
+        places = [dataset.path.resolve() for dataset in self.datasets]
+        for one, other in itertools.permutations(range(len(places)), 2):
+            if places[one].is_relative_to(places[other]):
+                raise ConfigError(
+                    f"the data paths {self.data_path[one]} and {self.data_path[other]} overlap; "
+                    "a recording would count twice"
+                )
         for task, numbers in self.task_data.datasets.items():
             if task not in self.task_ids:
                 raise ConfigError(f"--task_data: {unknown('task', task, self.task_ids)}")
             if missing := [n for n in numbers if n >= len(self.data_path)]:
                 raise ConfigError(
                     f"--task_data: {task} names dataset {missing[0]}, but there are only "
-                    f"{len(self.data_path)}, numbered from 0"
+                    f"{len(self.data_path)}, numbered 0 to {len(self.data_path) - 1}"
                 )
         if self.save_weights == "best" and self.dev_ratio is None:
             raise ConfigError("--save_weights=best needs held-out recordings; pass --dev_ratio")
@@ -330,7 +354,12 @@ class TrainOptions(DataOptions):
 
     @model_validator(mode="after")
     def _window_is_possible(self) -> Self:
-        self.window  # noqa: B018 - building it is the check
+        slowest = 0.5 if "warp" in self.task_ids else 1.0
+        if round(slowest * self.fps_scaling * self.window.size) < 2:
+            raise ConfigError(
+                f"--fps_scaling={self.fps_scaling:g} leaves less than two frames of a recording "
+                f"for a window of {self.window_size}; use larger values"
+            )
         return self
 
     @property
@@ -376,17 +405,6 @@ def _for_each(name: str, given: tuple[str, ...], count: int) -> tuple[str, ...]:
     if len(given) not in (1, count):
         raise ConfigError(f"--{name} has {len(given)} values for {count} data paths")
     return given * count if len(given) == 1 else given
-
-
-def require_name(name: str) -> str:
-    """Return `name` if it can be the name of one folder."""
-    plain = name.replace("-", "").replace("_", "").replace(".", "")
-    if not plain.isalnum() or name.startswith("."):
-        raise ValueError(
-            f"{name!r} is not a plain name; use letters, digits, '-', '_' and '.', "
-            "and --output_path for the folder"
-        )
-    return name
 
 
 class ExportOptions(Options):
@@ -574,6 +592,12 @@ class PlotEmbeddingsOptions(Options):
 
     embeddings_path: Path = positional("folder that compute_embeddings wrote")
     labels: Path | None = option(None, "folder of the recordings, with annotations to colour by")
+    data_format: DataFormat = option(
+        "movement", "format of their tracking files", known=READER_NAMES
+    )
+    fps: float | None = option(
+        None, "frame rate of recordings that do not tell theirs", unit="frames per second", gt=0
+    )
     annot_format: AnnotationFormat = option(
         "movement", "format of the annotations", known=LABEL_READER_NAMES
     )

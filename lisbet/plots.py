@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lisbet.data.labels import LABEL_READERS
+from lisbet.config import Dataset
+from lisbet.data.load import load_records
 from lisbet.errors import ConfigError, DataError
-from lisbet.options import PlotEmbeddingsOptions, PlotHistoryOptions
+from lisbet.options import DataOptions, PlotEmbeddingsOptions, PlotHistoryOptions
 from lisbet.predict import read_embeddings
 from lisbet.publish import published
 from lisbet.training.history import HISTORY, read_history
@@ -51,10 +52,7 @@ def plot_embeddings(options: PlotEmbeddingsOptions) -> None:
         record_id: np.full(len(values), record_id) for record_id, values in embeddings.items()
     }
     if options.labels is not None:
-        groups = {
-            record_id: _behaviors(options.labels / record_id, options.annot_format, len(values))
-            for record_id, values in embeddings.items()
-        }
+        groups = _behaviors(options, embeddings)
     everything = np.concatenate(list(embeddings.values()))
     chosen = np.linspace(0, len(everything) - 1, min(SHOWN_FRAMES, len(everything))).astype(int)
     names = np.concatenate(list(groups.values()))[chosen]
@@ -80,20 +78,31 @@ def _layout(values: np.ndarray, seed: int) -> np.ndarray:
     return plane
 
 
-def _behaviors(folder: Path, annotations: str, frames: int) -> np.ndarray:
-    """Name the behaviour of each frame of a recording."""
-    reader = LABEL_READERS[annotations]
-    files = reader.find(folder) if folder.is_dir() else []
-    if len(files) != 1:
-        raise DataError(
-            f"{folder} holds {len(files)} annotation files, expected 1: "
-            f"{' or '.join(reader.patterns)}"
+def _behaviors(
+    options: PlotEmbeddingsOptions, embeddings: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Name the behaviour of each frame of each recording."""
+    assert options.labels is not None
+    dataset = Dataset(
+        path=options.labels, format=options.data_format, annotations=options.annot_format
+    )
+    words = tuple(embeddings)  # ids are among their own words, so others may be unreadable
+    records = load_records(dataset, DataOptions(data_filter=words, fps=options.fps))
+    labels = {record.id: record.labels for record in records}
+    groups = {}
+    for record_id, values in embeddings.items():
+        own = labels.get(record_id)
+        if own is None or len(own.active) != len(values):
+            there = "no such recording" if own is None else f"{len(own.active)} frames"
+            raise DataError(
+                f"{options.labels}: {record_id} has {len(values)} embeddings, but {there}"
+            )
+        names = np.array([*own.behaviors, "none"])
+        number = np.where(
+            own.active.any(1), own.active.argmax(1) if own.behaviors else 0, len(own.behaviors)
         )
-    labels = reader.read(files[0], frames, None)
-    if len(labels.active) != frames:
-        raise DataError(f"{files[0]} has {len(labels.active)} frames; the embeddings have {frames}")
-    names = np.array([*labels.behaviors, "none"])
-    return names[np.where(labels.active.any(1), labels.active.argmax(1), len(labels.behaviors))]
+        groups[record_id] = names[number]
+    return groups
 
 
 def _scatter(axes: Axes, plane: np.ndarray, names: np.ndarray) -> None:

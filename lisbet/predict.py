@@ -17,8 +17,8 @@ from lisbet import model_dir
 from lisbet.allocator import keep_freed_memory
 from lisbet.config import Features, Window
 from lisbet.data.bank import Bank, Plan, gather
-from lisbet.data.load import load_records, summary
-from lisbet.errors import DataError, ModelError
+from lisbet.data.load import load_records, ordered, summary
+from lisbet.errors import ConfigError, DataError, ModelError
 from lisbet.models.multitask import ModelConfig, MultiTaskModel
 from lisbet.options import AnnotateOptions, EmbeddingOptions, InferenceOptions
 from lisbet.publish import published, require_writable
@@ -40,7 +40,7 @@ def compute_embeddings(options: EmbeddingOptions) -> None:
         )
     folder = options.output_path / "embeddings"
     require_writable(folder)
-    bank = load_bank(options, config.input_features)
+    bank = load_bank(options, config.input_features, config.window)
     for record_id, values in outputs(model, model_dir.EMBEDDING, bank, config.window, options):
         with published(folder / record_id / EMBEDDINGS) as beside:
             pd.DataFrame(values).to_csv(beside)
@@ -53,7 +53,7 @@ def annotate_behavior(options: AnnotateOptions) -> None:
     task = supervised_head(config, options.task)
     folder = options.output_path / "annotations"
     require_writable(folder)
-    bank = load_bank(options, config.input_features)
+    bank = load_bank(options, config.input_features, config.window)
     for record_id, logits in outputs(model, task, bank, config.window, options):
         table = pd.DataFrame(decide(logits, task).astype(int), columns=class_names(config, task))
         with published(folder / record_id / ANNOTATIONS) as beside:
@@ -93,15 +93,22 @@ def decide(logits: np.ndarray, task: str) -> np.ndarray:
     return logits > 0
 
 
-def load_bank(options: InferenceOptions, expected: Features) -> Bank:
-    """Read the recordings, which must have exactly the features that the model knows.
+def load_bank(options: InferenceOptions, expected: Features, window: Window) -> Bank:
+    """Read the recordings, which must have the features that the model knows, in any order.
 
     Raises
     ------
     DataError
         If they cannot be read or differ from the model's features.
     """
+    if round(options.fps_scaling * window.size) < 2:
+        raise ConfigError(
+            f"--fps_scaling={options.fps_scaling:g} leaves less than two frames of a recording for "
+            f"a window of {window.size}"
+        )
     records = load_records(options.dataset, options)
+    if expected.same_names(records[0].features):
+        records = [ordered(record, expected) for record in records]
     if differences := expected.differences(records[0].features):
         raise DataError(
             f"{options.data_path} does not fit {options.model_path}: "
@@ -160,7 +167,16 @@ def read_embeddings(folder: Path) -> dict[str, np.ndarray]:
     files = sorted(folder.rglob(EMBEDDINGS)) if folder.is_dir() else []
     if not files:
         raise DataError(f"{folder} holds no {EMBEDDINGS}; see betman compute_embeddings")
-    return {
-        file.parent.relative_to(folder).as_posix(): pd.read_csv(file, index_col=0).to_numpy()
-        for file in files
-    }
+    read = {}
+    for file in files:
+        try:
+            values = pd.read_csv(file, index_col=0).to_numpy(dtype=float)
+        except (ValueError, pd.errors.ParserError) as error:
+            raise DataError(f"{file} is no table of numbers: {error}") from error
+        read[file.parent.relative_to(folder).as_posix()] = values
+        if values.shape[1] != (width := next(iter(read.values())).shape[1]):
+            raise DataError(
+                f"{file} has {values.shape[1]} columns, {files[0]} has {width}: they are of "
+                "different models"
+            )
+    return read

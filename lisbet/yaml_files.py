@@ -16,6 +16,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     ConfigError
         If it is missing, is no YAML, or holds something else.
     """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; expected a file in it, such as model_config.yml")
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
     try:

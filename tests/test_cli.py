@@ -49,9 +49,25 @@ def test_a_switch_never_takes_the_next_word(switch, expected):
     assert (str(*read.data_path), read.save_history, read.verbose) == ("data", expected, 1)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--mixed_precision data", "best"),
+        ("--mixed_precision bf16 data", "bf16"),
+        ("--mixed_precision=no data", "no"),
+        ("data --mixed_precision", "best"),
+    ],
+)
+def test_an_option_that_may_stand_without_a_value(words, expected):
+    read = options(f"train_model {words}")
+    assert (str(*read.data_path), read.mixed_precision) == ("data", expected)
+
+
 def test_how_much_is_said():
     assert options("train_model -vv data").verbose == 2
     assert options("train_model -v data -v").verbose == 2
+    assert options("train_model --verbose data").verbose == 1
+    assert options("train_model --verbose 2 data").verbose == 2
 
 
 @pytest.mark.parametrize("run_id", ["001", "20250101", "1e5", "None", "True", "7"])
@@ -85,6 +101,11 @@ def test_lists_and_sizes_are_read_as_what_they_are():
         ("train_model --train_sample=0 data", "--train_sample=0"),
         ("train_model --dev_ratio=0 data", "--dev_ratio=0"),
         ("train_model --dev_ratio=2 data", "--dev_ratio=2"),
+        ("train_model --window_offset=-1 data", "--window_offset=-1"),
+        ("train_model --fps_scaling=0.001 data", "--fps_scaling=0.001"),
+        ("train_model --fps_scaling=0.01 data", "less than two frames"),
+        ("train_model --learning_rate=1e38 data", "--learning_rate=1e38"),
+        ("train_model a,a/b", "overlap; a recording would count twice"),
         ("train_model --window_size=10 --window_offset=10 data", "must be smaller than"),
         ("train_model --task_ids=cons,ordr data", "did you mean 'order'"),
         ("train_model --task_ids=cons,cons data", "names a task twice"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from conftest import names, walk, write_recording
 
 from lisbet.config import Dataset
@@ -99,6 +100,40 @@ def test_no_events_are_no_behaviours(tmp_path):
 def test_events_that_cannot_be(tmp_path, format, text, message):
     with pytest.raises(DataError, match=message):
         read(tmp_path, format, text)
+
+
+def test_behaviours_that_meet_within_a_frame_do_not_share_it(tmp_path):
+    # 1.01 s is 30.3 frames: two thirds of frame 30 belong to the second behaviour.
+    text = "behavior,start_time,end_time\nrest,0,1.01\nrun,1.01,2.02\nrest,2.03,4\n"
+    labels = read(tmp_path, "csv_events", text)
+    assert labels.active.sum(axis=1).tolist() == [1] * 120
+    assert labels.active[29:31].tolist() == [[True, False], [False, True]]
+    assert labels.active[60, 1], "60.6 frames: most of frame 60 is the run's"
+    overlapping = "behavior,start_time,end_time\nrest,0,1.02\nrun,1.01,2\n"
+    assert read(tmp_path, "csv_events", overlapping).active[30].all()
+
+
+@pytest.mark.parametrize("format", ["NETCDF3_CLASSIC", "NETCDF4"])
+def test_damaged_annotations_are_named(tmp_path, format):
+    data = dataset(tmp_path, [[0, 1] * 200, [0, 1] * 200])
+    file = tmp_path / "r1" / "annotations.nc"
+    whole = xr.load_dataset(file)
+    whole.to_netcdf(file, format=format)
+    load_records(data, DataOptions())
+    file.write_bytes(file.read_bytes()[:-250])
+    with pytest.raises(DataError, match=r"1 of 2 (.|\n)*r1: annotations.nc cannot be read"):
+        load_records(data, DataOptions())
+
+
+def test_behaviours_stored_as_bytes_or_without_names(tmp_path):
+    data = dataset(tmp_path, [[0, 1]])
+    file = tmp_path / "r0" / "annotations.nc"
+    whole = xr.load_dataset(file)
+    whole.assign_coords(behaviors=np.array(["rest", "run"], dtype="S")).to_netcdf(file)
+    assert load_records(data, DataOptions())[0].labels.behaviors == ("rest", "run")
+    whole.drop_vars("behaviors").to_netcdf(file)
+    with pytest.raises(DataError, match="has no names for its behaviors"):
+        load_records(data, DataOptions())
 
 
 def test_seconds_need_a_frame_rate(tmp_path):

@@ -217,12 +217,18 @@ def test_weights_must_fit_exactly():
         ("window_offset: 3", "window_offset: 300"),
         ("max_length: 200", "max_len: 200"),
         ("num_classes: 1", "classes: 1"),
+        ("max_length: 200", "max_length: 100"),
+        ("{output_token_idx: -4}", "{output_token_idx: -400}"),
+        ("{input_dim: 64, hidden", "{input_dim: 32, hidden"),
+        ("model_id: lisbet64x8-calms21U", "model_id: ../elsewhere"),
+        ("model_id: lisbet64x8-calms21U", "model_id: ."),
     ],
 )
 def test_configurations_that_describe_no_network(old, new):
-    assert old in CONFIG
+    filled = CONFIG.replace(old, new)
+    assert filled != CONFIG
     with pytest.raises((ValidationError, LisbetError)):
-        config(CONFIG.replace(old, new))
+        config(filled)
 
 
 def test_an_unknown_backbone_is_named():

@@ -71,4 +71,4 @@ def test_what_is_missing_is_said(run, embeddings, tmp_path, capsys):
     wrong = tmp_path / "data" / "simulated00" / "annotations.nc"
     wrong.unlink()
     said = fails("plot_embeddings", embeddings, f"--labels={tmp_path}/data", capsys=capsys)
-    assert "simulated00 holds 0 annotation files" in said
+    assert "simulated00: expected one annotation file" in said

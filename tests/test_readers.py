@@ -241,6 +241,53 @@ def test_points_outside_can_be_missing(tmp_path):
         load(tmp_path, data_scale="0.1x0.1", outside="missing")
 
 
+def test_sides_of_the_video_belong_to_axes_by_name(tmp_path):
+    tracks = walk(20, names(), 0)
+    write_recording(tmp_path / "a", tracks, names(), image_size_px=[200, 400])
+    for options in ({}, {"data_scale": "200x400"}):
+        (record,) = load(tmp_path, select_coords="*;y,x;*", rename_coords="*;y:up;*", **options)
+        assert record.features.space == ("up", "x")
+        np.testing.assert_allclose(record.position, tracks[..., ::-1] / (400, 200), atol=1e-7)
+    (record,) = load(tmp_path, select_coords="*;y;*", data_scale="200x400")
+    np.testing.assert_allclose(record.position, tracks[..., [1]] / 400, atol=1e-7)
+
+
+def test_whole_numbers_at_the_origin_are_missing(tmp_path):
+    tracks = walk(20, names(), 0).round().astype(np.int32)
+    tracks[3, 1, 2] = 0
+    write_recording(tmp_path / "a", tracks, names())
+    (record,) = load(tmp_path)
+    assert np.isnan(record.position[3, 1, 2]).all()
+    assert record.missing == pytest.approx(1 / 120)
+    assert "whole numbers" in record.steps[0]
+
+
+def test_the_frame_rate_comes_from_the_times_or_the_user(tmp_path):
+    import xarray as xr
+
+    file = write_recording(tmp_path / "a", walk(9, names(), 0), names())
+    dataset = xr.load_dataset(file)
+    del dataset.attrs["fps"]
+    dataset.to_netcdf(file)
+    assert load(tmp_path)[0].fps is None
+    assert load(tmp_path, fps=25)[0].fps == 25
+    dataset.assign_attrs(time_unit="seconds").to_netcdf(file)
+    assert load(tmp_path, fps=25)[0].fps == pytest.approx(30)
+
+
+def test_dlc_files_as_newer_releases_of_movement_read_them(tmp_path, monkeypatch):
+    from movement.io import load_poses
+
+    read = load_poses.from_dlc_file
+    singular = {"individuals": "individual", "keypoints": "keypoint"}
+    monkeypatch.setattr(load_poses, "from_dlc_file", lambda file: read(file).rename(singular))
+    for animal in ("a", "b"):
+        write_dlc(tmp_path / "r" / f"tracking_{animal}.csv", walk(9, names(1), 0), names(1),
+                  multi=False)  # fmt: skip
+    (record,) = load(tmp_path, data_format="DLC", data_scale="100x100")
+    assert record.features.individuals == ("a", "b")
+
+
 def test_a_flat_axis(tmp_path):
     tracks = walk(9, names(), 0)
     tracks[..., 1] = 5
@@ -312,7 +359,7 @@ def test_the_original_dlc_file_gives_the_same_positions(real):
     ("folder", "format", "shape", "missing"),
     [
         ("mouse_social_defeat_dlc", "DLC", (901, 2, 14, 2), 0.124),
-        ("mouse_triplet_nc", "movement", (1800, 3, 12, 2), 0.0),
+        ("mouse_triplet_nc", "movement", (1800, 3, 12, 2), 0.104),
         ("fly_pair_sleap", "SLEAP", (3000, 2, 13, 2), 0.02),
     ],
 )

@@ -230,6 +230,48 @@ def test_a_dry_run_says_everything_and_writes_nothing(annotated, capsys):
     assert sorted(annotated.rglob("*")) == before
 
 
+def test_the_run_config_is_resolved(annotated):
+    main(["train_model", "--task_ids=warp", "--run_id=a", "--epochs=1", "--window_size=8",
+          "--backbone_preset=lstm-base", "--set=backbone.num_layers=1", "data"])  # fmt: skip
+    resolved = read_yaml(Path("models/a/run_config.yml"))["options"]
+    sizes = [resolved[name] for name in ("emb_dim", "num_layers", "num_heads", "hidden_dim")]
+    assert sizes == [32, 1, None, 64]
+    assert resolved["mixed_precision"] == "no"
+
+
+def test_a_single_recording_of_several_datasets_is_trained_on(annotated, capsys):
+    write_dataset(annotated / "single", [60])
+    train("--task_ids=warp", "--run_id=a", "--epochs=1", "--dev_ratio=0.34", data="data,single")
+    assert "single has a single recording" in capsys.readouterr().err
+    assert len(read_yaml(Path("models/a/run_config.yml"))["data"]["split"]["dev"]) == 1
+
+
+def test_evaluations_do_not_remove_each_other(annotated):
+    train("--task_ids=multilabel", "--run_id=a", "--epochs=1")
+    kept = annotated / "evaluations" / "a" / "mine"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    main(["evaluate_model", "data", *model("a"), "--annot_format=csv_events"])
+    assert kept.exists()
+
+
+def test_inference_puts_names_in_the_models_order(annotated):
+    train("--task_ids=multilabel", "--run_id=a", "--epochs=1", "--data_scale=minmax")
+    main(["annotate_behavior", "data", *model("a")])
+    swapped = names().model_copy(update={"individuals": ("mouse1", "mouse0")})
+    tracks = walk(150, names(), 7)
+    for folder, features, values in (
+        ("plain", names(), tracks), ("swapped", swapped, tracks[:, ::-1]),
+    ):  # fmt: skip
+        write_recording(annotated / folder / "r", values, features)
+        main(["annotate_behavior", folder, *model("a"), f"--output_path=out_{folder}"])
+    one, other = (
+        Path(f"out_{name}/annotations/r/machineAnnotation_lisbet.csv").read_text()
+        for name in ("plain", "swapped")
+    )
+    assert one == other
+
+
 def test_a_run_is_repeated_from_its_run_config(annotated):
     train("--task_ids=multilabel,warp", "--run_id=007", "--epochs=2", "--dev_ratio=0.34",
           "--data_augmentation=all_perm_id:p=0.5", "--select_coords=*;x,y;*")  # fmt: skip

@@ -288,7 +288,7 @@ def test_an_overwrite_that_is_killed_leaves_a_model(dataset, tmp_path, monkeypat
                 train("--run_id=a", "--epochs=1", "--overwrite",
                       data=dataset, cwd=tmp_path, monkeypatch=monkeypatch)  # fmt: skip
             assert caught.value.code == 130
-            kept = models / "a.replaced" / model_dir.WEIGHTS_LAST
+            kept = models / ".a.replaced" / model_dir.WEIGHTS_LAST
             assert kept.read_bytes() == before
     train("--run_id=a", "--epochs=1", "--overwrite",
           data=dataset, cwd=tmp_path, monkeypatch=monkeypatch)  # fmt: skip
@@ -329,6 +329,40 @@ def test_a_full_disk_keeps_the_earlier_model(dataset, tmp_path):
                                           "a/weights/weights_last.pt"]  # fmt: skip
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_run_that_diverges_leaves_no_broken_model(dataset, tmp_path, monkeypatch, capsys):
+    train("--run_id=a", "--epochs=1", data=dataset, cwd=tmp_path, monkeypatch=monkeypatch)
+    weights = tmp_path / "models" / "a" / model_dir.WEIGHTS_LAST
+    before = weights.read_bytes()
+    capsys.readouterr()
+    monkeypatch.setattr(torch.nn.functional, "binary_cross_entropy_with_logits", infinite)
+    for run_id in ("a", "b"):
+        with pytest.raises(SystemExit) as caught:
+            train(f"--run_id={run_id}", "--overwrite", data=dataset, cwd=tmp_path,
+                  monkeypatch=monkeypatch)  # fmt: skip
+        assert caught.value.code == 2
+        assert "no model was written" in capsys.readouterr().err
+    assert weights.read_bytes() == before
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["a"]
+
+
+def infinite(logits, labels, **_):
+    """A loss that has left the numbers, with its graph."""
+    return (logits * labels).sum() * float("inf")
+
+
+def test_any_seed_that_is_accepted_works(dataset, tmp_path, monkeypatch):
+    train("--run_id=a", "--epochs=1", "--seed=5000000000", data=dataset, cwd=tmp_path,
+          monkeypatch=monkeypatch)  # fmt: skip
+    assert (tmp_path / "models" / "a" / model_dir.WEIGHTS_LAST).exists()
+
+
+def test_other_models_are_left_alone(dataset, tmp_path, monkeypatch):
+    for run_id in ("a.replaced", "a", "a"):
+        train(f"--run_id={run_id}", "--epochs=1", "--overwrite", data=dataset, cwd=tmp_path,
+              monkeypatch=monkeypatch)  # fmt: skip
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {"a", "a.replaced"}
 
 
 def test_recordings_shorter_than_the_window_train(tmp_path, monkeypatch):

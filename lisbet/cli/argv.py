@@ -7,7 +7,7 @@ unknown option, lets stray words fill the next parameter, and guesses types. So 
 
 import difflib
 
-from lisbet.cli.commands import Command
+from lisbet.cli.commands import Command, choices
 from lisbet.errors import ConfigError
 
 YES_NO = {"true": "True", "false": "False"}
@@ -41,7 +41,9 @@ def normalise(words: list[str], command: Command) -> list[str]:
             name, negated = _option(name, command, has_value=bool(equals))
             if not equals:
                 value = str(not negated) if command.is_switch(name) else ""
-                value = value or command.bare(name) or _value(name, rest)
+                if not value and command.bare(name) is not None:
+                    value = _bare_value(command, name, rest)
+                value = value or _value(name, rest)
                 if command.is_switch(name) and rest and rest[0].lower() in YES_NO:
                     value = YES_NO[rest.pop(0).lower()]
             _set(given, name, value)
@@ -74,6 +76,13 @@ def _option(name: str, command: Command, *, has_value: bool) -> tuple[str, bool]
     raise ConfigError(
         f"{command.name} has no option --{name}{hint} See betman {command.name} --help"
     )
+
+
+def _bare_value(command: Command, name: str, rest: list[str]) -> str:
+    """Take the next word if it can be this option's value, else what it means without one."""
+    words = list(choices(command.fields[name].annotation))
+    fits = bool(rest) and (rest[0] in words or (not words and rest[0].isdigit()))
+    return rest.pop(0) if fits else str(command.bare(name))
 
 
 def _value(name: str, rest: list[str]) -> str:

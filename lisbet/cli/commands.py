@@ -2,10 +2,10 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -82,7 +82,7 @@ class Command:
             raise ConfigError(f"{path}: 'options' is no mapping of names to values")
         if strange := [str(name) for name in values if name not in self.fields]:
             raise ConfigError(f"{path}: {unknown('option', strange[0], self.fields)}")
-        return {name: value for name, value in values.items() if name != "config"}
+        return {name: _typed(path, name, v) for name, v in values.items() if name != "config"}
 
     def _messages(self, error: ValidationError) -> list[str]:
         messages = []
@@ -116,9 +116,27 @@ class Job:
         run(self.options)
 
 
+def _typed(path: Path, name: str, value: Any) -> Any:
+    """Return a value of a YAML file as it would be typed."""
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
+    if isinstance(value, dict):
+        raise ConfigError(f"{path}: {name} is a mapping; write it as on the command line, as text")
+    return value if value is None else str(value)
+
+
 def extra(field: FieldInfo) -> dict[str, Any]:
     """Return what an option declares about itself beside its type and default."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def choices(annotation: Any) -> Iterator[str]:
+    """Find the words of a Literal, also within a union."""
+    for part in get_args(annotation):
+        if isinstance(part, str):
+            yield part
+        elif get_args(part):
+            yield from choices(part)
 
 
 COMMANDS = {

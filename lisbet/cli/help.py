@@ -2,13 +2,12 @@
 
 import inspect
 import textwrap
-from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 from pydantic_core import PydanticUndefined
 
 from lisbet import __version__
-from lisbet.cli.commands import COMMANDS, Command, extra
+from lisbet.cli.commands import COMMANDS, Command, choices, extra
 
 WIDTH = 80
 
@@ -61,8 +60,8 @@ def _entry(command: Command, name: str) -> str:
     field = command.fields[name]
     unit = extra(field).get("unit")
     notes = [str(unit)] if unit else []
-    if choices := list(_choices(field.annotation)):
-        notes.append(" or ".join(choices))
+    if words := list(choices(field.annotation)):
+        notes.append(" or ".join(words))
     if known := list(extra(field)["known"]):
         notes.append(f"known: {', '.join(known)}")
     default = None if command.is_switch(name) else field.default
@@ -73,15 +72,6 @@ def _entry(command: Command, name: str) -> str:
     body = textwrap.wrap(text, WIDTH - 24)
     first = f"  {head:20}  {body[0]}" if len(head) <= 20 else f"  {head}\n{'':24}{body[0]}"
     return "\n".join([first, *(f"{'':24}{line}" for line in body[1:])])
-
-
-def _choices(annotation: Any) -> Iterator[str]:
-    """Find the words of a Literal, also within a union."""
-    for part in get_args(annotation):
-        if isinstance(part, str):
-            yield part
-        elif get_args(part):
-            yield from _choices(part)
 
 
 def _plain(default: Any) -> str:

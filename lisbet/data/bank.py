@@ -184,14 +184,6 @@ class Plan:
         )
         return cls(record, frame)
 
-    def __getitem__(self, rows: slice) -> "Plan":
-        return Plan(
-            self.record[rows],
-            self.frame[rows],
-            None if self.cut is None else self.cut[rows],
-            None if self.speed is None else self.speed[rows],
-        )
-
 
 def gather(bank: Bank, plan: Plan, window: Window) -> Tensor:
     """Cut the windows of a batch out of the bank.
@@ -253,13 +245,14 @@ def _resampling(speed: np.ndarray, window: Window, time_W: Tensor) -> tuple[Tens
     last_B = np.round(speed * window.size) - 1
     first_B = np.round(speed * window.offset) - last_B
     last_B11, first_B11 = (
-        torch.from_numpy(values).to(time_W)[:, None, None] for values in (last_B, first_B)
+        torch.from_numpy(values.astype(np.int64)).to(time_W.device)[:, None, None]
+        for values in (last_B, first_B)
     )
     # Frame t of the window lies at t·last/(size-1) of those taken: whole numbers first.
-    scaled_B1W = time_W * last_B11
+    scaled_B1W = time_W.long() * last_B11
     left_B1W = scaled_B1W // (window.size - 1)
     share_B1W = (scaled_B1W - left_B1W * (window.size - 1)).float() / (window.size - 1)
-    return left_B1W + first_B11, torch.stack([1 - share_B1W, share_B1W], dim=-1)
+    return (left_B1W + first_B11).to(time_W.dtype), torch.stack([1 - share_B1W, share_B1W], dim=-1)
 
 
 def _read(bank: Bank, rows_BGWN: Tensor, weights_B1WN: Tensor | None) -> Tensor:

@@ -39,7 +39,7 @@ class Source:
     @property
     def bytes(self) -> int:
         """Size of the files."""
-        return sum(file.stat().st_size for file in self.files)
+        return sum(file.stat().st_size for file in self.files if file.exists())
 
 
 def load_records(dataset: Dataset, options: DataOptions) -> list[Record]:
@@ -100,7 +100,7 @@ def _agreed(records: list[Record]) -> tuple[list[Record], dict[str, str]]:
     agreed = []
     for record in records:
         try:
-            agreed.append(_ordered(record, usual))
+            agreed.append(ordered(record, usual))
         except DataError as error:
             problems[record.id] = str(error)
     return _with_all_behaviors(agreed), problems
@@ -232,6 +232,7 @@ def _read_one(source: Source, dataset: Dataset, options: DataOptions) -> Record 
             scale=options.data_scale,
             outside=options.outside,
         )
+        record = replace(record, fps=record.fps or options.fps)
         if dataset.annotations is not None:
             record = replace(record, labels=_read_labels(source, record, dataset.annotations))
         return record
@@ -256,7 +257,9 @@ def _read_labels(source: Source, record: Record, annotations: str) -> Labels:
         )
     try:
         labels = reader.read(files[0], record.frames, record.fps)
-    except (OSError, ValueError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file makes the libraries raise almost anything
         text = " ".join(str(error).split())
         raise DataError(f"{files[0].name} cannot be read as {annotations}: {text}") from error
     if len(labels.active) != record.frames:
@@ -290,7 +293,7 @@ def _with_all_behaviors(records: list[Record]) -> list[Record]:
     ]
 
 
-def _ordered(record: Record, usual: Features) -> Record:
+def ordered(record: Record, usual: Features) -> Record:
     """Return the recording with its axes in the usual order, if it has the usual names."""
     if record.features == usual:
         return record

@@ -41,6 +41,7 @@ def prepare(
     """
     if select is not None:
         record = selected(record, select)
+    axes = record.features.space  # sides of the video belong to axes by the names in the file
     if rename is not None:
         record = renamed(record, rename)
     if np.isnan(record.position).all():
@@ -49,9 +50,10 @@ def prepare(
         scale = Scale(size=record.image_size_px)
     if scale is None or scale.size is None:
         return scaled_by_range(record)
+    size = sides(scale, axes)
     if outside == "missing":
-        record = without_outsiders(record, scale)
-    return scaled(record, scale)
+        record = without_outsiders(record, size)
+    return scaled(record, size)
 
 
 def selected(record: Record, select: Selection) -> Record:
@@ -89,32 +91,35 @@ def renamed(record: Record, rename: Renames) -> Record:
     return replace(record, features=Features(**names), steps=(*record.steps, f"renamed {rename}"))
 
 
-def without_outsiders(record: Record, scale: Scale) -> Record:
+def sides(scale: Scale, axes: tuple[str, ...]) -> tuple[float, ...]:
+    """Return the side of the video along each axis: by name for x, y and z, else by place."""
+    assert scale.size is not None
+    named = dict(zip(("x", "y", "z"), scale.size, strict=False))
+    if set(axes) <= set(named):
+        return tuple(named[axis] for axis in axes)
+    if len(scale.size) != len(axes):
+        raise DataError(
+            f"the scale {scale} has {len(scale.size)} sides, but the axes are {', '.join(axes)}"
+        )
+    return scale.size
+
+
+def without_outsiders(record: Record, size: tuple[float, ...]) -> Record:
     """Take points outside the video for missing."""
-    size = _size_for(record, scale)
     with np.errstate(invalid="ignore"):
         inside = ((record.position >= 0) & (record.position <= size)).all(axis=-1, keepdims=True)
     position = np.where(inside, record.position, np.nan)
     lost = int(np.isnan(position[..., 0]).sum() - np.isnan(record.position[..., 0]).sum())
+    video = Scale(size=size)
     if np.isnan(position).all():
-        raise DataError(f"every point lies outside {scale}")
-    step = f"{lost} points outside {scale} taken for missing"
+        raise DataError(f"every point lies outside {video}")
+    step = f"{lost} points outside {video} taken for missing"
     return replace(record, position=position, steps=(*record.steps, step))
 
 
-def _size_for(record: Record, scale: Scale) -> tuple[float, ...]:
-    """Return the sides of the video, one for each axis of the recording."""
-    assert scale.size is not None
-    space = record.features.space
-    if len(scale.size) != len(space):
-        axes = ", ".join(space)
-        raise DataError(f"the scale {scale} has {len(scale.size)} sides, but the axes are {axes}")
-    return scale.size
-
-
-def scaled(record: Record, scale: Scale) -> Record:
+def scaled(record: Record, size: tuple[float, ...]) -> Record:
     """Divide by the size of the video; everything must lie inside it."""
-    size, space = _size_for(record, scale), record.features.space
+    space = record.features.space
     position = record.position.astype(np.float64) / size
     for axis, name in enumerate(space):
         values = position[..., axis]
@@ -130,7 +135,7 @@ def scaled(record: Record, scale: Scale) -> Record:
                 f"{larger}{way_out} to scale by the recording's own minimum and maximum, or pass "
                 "--outside=missing"
             )
-    return _finished(record, position, f"divided by {scale}")
+    return _finished(record, position, f"divided by {Scale(size=size)}")
 
 
 def scaled_by_range(record: Record) -> Record:

@@ -8,6 +8,7 @@ import xarray as xr
 
 from lisbet.config import Features
 from lisbet.data.labels import Labels
+from lisbet.data.netcdf import names_along
 from lisbet.errors import DataError
 
 AXES = {"time": "time", "individuals": "individual", "keypoints": "keypoint", "space": "space"}
@@ -80,29 +81,34 @@ def from_dataset(record_id: str, source: Path, dataset: xr.Dataset) -> Record:
     if empty := [str(axis) for axis, size in position.sizes.items() if size == 0]:
         raise DataError(f"{source.name}: 'position' is empty along {', '.join(empty)}")
     values = position.transpose(*AXES).to_numpy()
+    complete = np.isfinite(values).all(axis=-1, keepdims=True)  # half a point is a missing point
+    steps: tuple[str, ...] = ()
+    if values.dtype.kind in "iu":
+        # Whole numbers have no NaN: trackers that write them put missing points at the origin.
+        complete &= (values != 0).any(axis=-1, keepdims=True)
+        steps = ("points at 0 taken for missing, as the positions are whole numbers",)
     values = values.astype(np.promote_types(values.dtype, np.float32), copy=False)
-    complete = np.isfinite(values).all(axis=-1, keepdims=True)
+    try:
+        features = Features(**{axis: names_along(position, axis) for axis in Features.model_fields})
+    except ValueError as error:
+        raise DataError(f"{source.name}: {error}") from error
     return Record(
         id=record_id,
-        position=np.where(complete, values, np.nan),  # half a point is a missing point
-        features=Features(
-            **{axis: _names(position, axis, source) for axis in Features.model_fields}
-        ),
-        fps=_positive(dataset.attrs.get("fps")),
+        position=np.where(complete, values, np.nan),
+        features=features,
+        fps=_frame_rate(dataset),
         image_size_px=_size(dataset.attrs.get("image_size_px")),
+        steps=steps,
     )
 
 
-def _names(position: xr.DataArray, axis: str, source: Path) -> tuple[str, ...]:
-    if axis not in position.coords:
-        raise DataError(f"{source.name}: 'position' has no names for its {axis}")
-    names = tuple(
-        name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-        for name in position.coords[axis].values.tolist()
-    )
-    if len(set(names)) < len(names):
-        raise DataError(f"{source.name}: {axis} are named twice: {', '.join(names)}")
-    return names
+def _frame_rate(dataset: xr.Dataset) -> float | None:
+    """Return the frames per second that a file states, or that its times in seconds make."""
+    stated = _positive(dataset.attrs.get("fps"))
+    if stated is not None or dataset.attrs.get("time_unit") != "seconds" or "time" not in dataset:
+        return stated
+    steps = np.diff(np.asarray(dataset["time"].values, dtype=float))
+    return _positive(1 / np.median(steps)) if len(steps) and (steps > 0).all() else None
 
 
 def _positive(raw: object) -> float | None:

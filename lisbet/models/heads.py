@@ -1,8 +1,8 @@
 """Heads: what turns the embeddings of a window into the answer of one task."""
 
-from typing import Protocol
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 from torch import Tensor, nn
 
 from lisbet.config import Config
@@ -43,15 +43,20 @@ class EmbeddingHeadConfig(Config):
         return EmbeddingHead(self)
 
 
-class HeadConfig(Protocol):
-    """Any of the heads above."""
+def _kind(head: object) -> str:
+    """Tell which head a configuration means by its keys: no two heads have the same."""
+    keys = head.keys() if isinstance(head, dict) else type(head).model_fields  # type: ignore[attr-defined]
+    if "output_token_idx" not in keys:
+        return "window"
+    return "frame" if "num_classes" in keys else "embedding"
 
-    def build(self) -> nn.Module:
-        """Make the head."""
 
-
-AnyHeadConfig = WindowHeadConfig | FrameHeadConfig | EmbeddingHeadConfig
-"""Which head a configuration means follows from its keys: no two heads have the same."""
+AnyHeadConfig = Annotated[
+    Annotated[WindowHeadConfig, Tag("window")]
+    | Annotated[FrameHeadConfig, Tag("frame")]
+    | Annotated[EmbeddingHeadConfig, Tag("embedding")],
+    Discriminator(_kind),
+]
 
 
 class MLP(nn.Module):

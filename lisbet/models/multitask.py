@@ -3,10 +3,10 @@
 from typing import Any, Self
 
 import torch
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 from torch import Tensor, nn
 
-from lisbet.config import Config, Features, Window
+from lisbet.config import Config, Features, Window, require_name
 from lisbet.errors import ModelError
 from lisbet.models.backbones import BACKBONES, BackboneConfig
 from lisbet.models.heads import AnyHeadConfig
@@ -34,7 +34,22 @@ class ModelConfig(Config):
                 f"the backbone takes {self.backbone_config.feature_dim} features, but the input "
                 f"features make {self.input_features.size}"
             )
+        longest = getattr(self.backbone_config, "max_length", self.window_size)
+        if longest < self.window_size:
+            raise ValueError(
+                f"the backbone takes {longest} frames, but the window has {self.window_size}"
+            )
+        for name, head in self.out_heads.items():
+            token = getattr(head, "output_token_idx", -1)
+            width = getattr(head, "input_dim", self.backbone_config.embedding_dim)
+            if token < -self.window_size or width != self.backbone_config.embedding_dim:
+                raise ValueError(f"head {name!r} does not fit the window or the backbone")
         return self
+
+    @field_validator("model_id")
+    @classmethod
+    def _model_id_is_a_name(cls, model_id: str) -> str:
+        return require_name(model_id)  # folders are named by it
 
     @property
     def window(self) -> Window:

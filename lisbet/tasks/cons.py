@@ -21,9 +21,9 @@ class Cons(SelfSupervisedTask):
         super().check(bank)
         if len(bank) < 2:
             raise DataError(
-                f"task 'cons' exchanges individuals between recordings, but there is only "
-                f"{len(bank)} ({', '.join(bank.ids)}); add recordings or leave 'cons' out of "
-                "--task_ids"
+                f"individuals are exchanged between recordings, but there is only {len(bank)} "
+                f"({', '.join(bank.ids)}); add recordings, change --dev_ratio if it left one, or "
+                "leave 'cons' out of --task_ids"
             )
 
     def plan(self, uniform: np.ndarray, bank: Bank, window: Window) -> tuple[Plan, np.ndarray]:

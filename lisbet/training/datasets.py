@@ -87,7 +87,10 @@ def samplers(
     """
     for augmentation in options.data_augmentation:
         augmentation.check(loaded.bank.features, options.window)
-    halves = [split(ids, options.dev_ratio, options.seed) for ids in loaded.datasets]
+    halves = [
+        _split(ids, dataset, options)
+        for ids, dataset in zip(loaded.datasets, options.datasets, strict=True)
+    ]
     train_ids = {record_id for half, _ in halves for record_id in half}
     dev_ids = {record_id for _, half in halves for record_id in half}
     if _fits(loaded.bank, device):
@@ -115,6 +118,19 @@ def samplers(
     for name, task in tasks.items():
         task.fit(loaded.of_task(name, options, train_ids | dev_ids), made["train"].banks[name])
     return made["train"], made["dev"] if dev_ids else None
+
+
+def _split(
+    ids: tuple[str, ...], dataset: Dataset, options: TrainOptions
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Hold out recordings of one dataset; of several, one with a single recording is kept whole."""
+    if len(ids) == 1 and len(options.datasets) > 1 and options.dev_ratio is not None:
+        log.warning("%s has a single recording, which is trained on", dataset.path)
+        return ids, ()
+    try:
+        return split(ids, options.dev_ratio, options.seed)
+    except DataError as error:
+        raise DataError(f"{dataset.path}: {error}") from error
 
 
 def _names(datasets: tuple[Dataset, ...]) -> list[str]:

@@ -1,12 +1,12 @@
 """Train a model: the whole story, from recordings to weights."""
 
 import logging
+import math
 from pathlib import Path
 
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 
 from lisbet import model_dir
 from lisbet.allocator import keep_freed_memory
@@ -33,7 +33,7 @@ def train_model(options: TrainOptions) -> None:
     setup = Setup.from_options(options, accelerator.device)
     train, speaks = setup.train, accelerator.is_main_process
 
-    set_seed(options.seed)
+    torch.manual_seed(options.seed)
     bare = build(setup, options)
     optimizer = make_optimizer(bare, options.learning_rate, options.weight_decay)
     schedule = make_schedule(optimizer, train.steps, options.warmup_epochs)
@@ -41,12 +41,20 @@ def train_model(options: TrainOptions) -> None:
     description = setup.describe(bare, accelerator)
     if options.dry_run:
         if speaks:
-            print(yaml.safe_dump(setup.run_config(options)["options"], sort_keys=False))
+            print(
+                yaml.safe_dump(
+                    setup.run_config(options, accelerator.mixed_precision)["options"],
+                    sort_keys=False,
+                )
+            )
             print(f"{description}\ndry run: nothing was written")
         return
+    accelerator.wait_for_everyone()  # all have looked at the folder before one makes it
     if speaks:
         log.info("%s", description)
-        model_dir.create(setup.folder, setup.config, setup.run_config(options))
+        model_dir.create(
+            setup.folder, setup.config, setup.run_config(options, accelerator.mixed_precision)
+        )
 
     windows = options.batch_size * len(setup.tasks)
     reporter = Reporter(options.epochs, train.steps, windows, speaks=speaks)
@@ -72,6 +80,13 @@ def train_model(options: TrainOptions) -> None:
             row |= evaluate(model, setup.dev, rows, scores)
         history.append(row)
         weights = accelerator.get_state_dict(model)
+        finite = math.isfinite(row["train_loss"]) and all(
+            bool(weight.isfinite().all()) for weight in weights.values()
+        )
+        if not finite:  # on every process, so that none waits for one that has stopped
+            if speaks:
+                model_dir.restore_replaced(setup.folder)
+            raise diverged(epoch, row["train_loss"], setup.folder)
         if speaks:
             save(setup.folder, weights, history, options)
         reporter.finished(epoch, row)
@@ -112,21 +127,8 @@ def save(
     history: list[dict[str, float]],
     options: TrainOptions,
 ) -> None:
-    """Publish the weights of an epoch, and the history so far.
-
-    Raises
-    ------
-    DataError
-        If the loss is no longer a number; the weights of the epoch before stay.
-    """
+    """Publish the weights of an epoch, and the history so far."""
     row = history[-1]
-    if options.save_history:
-        write_history(folder / HISTORY, history)
-    if not torch.tensor(row["train_loss"]).isfinite():
-        raise DataError(
-            f"the training loss of epoch {len(history)} is {row['train_loss']}; try a smaller "
-            f"--learning_rate or --clip_grad_norm=1; the last good weights stay in {folder}"
-        )
     place = (folder / model_dir.WEIGHTS_LAST).parent
     if options.save_weights == "all":
         model_dir.save_weights(place / f"weights_epoch{len(history) - 1}.pt", weights)
@@ -134,6 +136,17 @@ def save(
         model_dir.save_weights(place / "weights_best.pt", weights)
     model_dir.save_weights(folder / model_dir.WEIGHTS_LAST, weights)
     model_dir.discard_replaced(folder)
+    if options.save_history:
+        write_history(folder / HISTORY, history)
+
+
+def diverged(epoch: int, loss: float, folder: Path) -> DataError:
+    """Say that training left the numbers, and what is left of it."""
+    left = f"the weights of epoch {epoch} are in {folder}" if epoch else "no model was written"
+    return DataError(
+        f"epoch {epoch + 1}: the loss is {loss:g} or weights are no longer finite; try a smaller "
+        f"--learning_rate or --clip_grad_norm=1 ({left})"
+    )
 
 
 def windows_of(batch: Batch) -> dict[str, torch.Tensor]:

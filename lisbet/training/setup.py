@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from pydantic import ValidationError
 from torch import nn
 
@@ -61,7 +62,8 @@ class Setup:
         LisbetError
             One message; nothing has been written.
         """
-        run_id = options.run_id or time.strftime("%Y%m%d%H%M%S")
+        # The processes of a run start within a second or two of each other: one names it for all.
+        (run_id,) = broadcast_object_list([options.run_id or time.strftime("%Y%m%d%H%M%S")])
         folder = model_dir.run_folder(options.output_path, run_id, overwrite=options.overwrite)
         settings = options.set.by_owner()
         tasks = {name: _configured_task(name, settings.get(name, {})) for name in options.task_ids}
@@ -74,10 +76,18 @@ class Setup:
         config = model_config(options, run_id, tasks, loaded.bank.features)
         return cls(folder, loaded, tasks, config, train, dev, backbone)
 
-    def run_config(self, options: TrainOptions) -> dict[str, Any]:
-        """Return everything that is needed to repeat the run."""
+    def run_config(self, options: TrainOptions, mixed_precision: str) -> dict[str, Any]:
+        """Return everything that is needed to repeat the run, with every default resolved."""
         resolved = options.model_dump(mode="json", exclude={"config", "dry_run"})
-        resolved["run_id"] = self.config.model_id
+        sizes = self.config.backbone
+        resolved |= {
+            "run_id": self.config.model_id,
+            "mixed_precision": mixed_precision,
+            "emb_dim": sizes["embedding_dim"],
+            "num_layers": sizes["num_layers"],
+            "num_heads": sizes.get("num_heads"),
+            "hidden_dim": sizes["hidden_dim"],
+        }
         packages = ("lisbet", "torch", "accelerate", "numpy")
         return {
             "options": resolved,

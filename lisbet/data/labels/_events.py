@@ -29,8 +29,8 @@ class Event:
 def labels_of(events: list[Event], frames: int, fps: float | None, file: Path) -> Labels:
     """Turn events into behaviours frame by frame.
 
-    A frame belongs to an event that touches it: from floor(start·fps) up to ceil(end·fps), but at
-    least one frame.
+    A frame belongs to an event that touches it: from floor(start·fps) up to ceil(end·fps), at least
+    one frame; two behaviours that meet within a frame do not share it.
 
     Raises
     ------
@@ -40,13 +40,11 @@ def labels_of(events: list[Event], frames: int, fps: float | None, file: Path) -
     if fps is None:
         raise DataError(
             f"{file.name}: neither it nor the recording tells the frame rate, which turns seconds "
-            "into frames"
+            "into frames; pass --fps"
         )
     behaviors = tuple(sorted({event.behavior for event in events}))
     active = np.zeros((frames, len(behaviors)), dtype=bool)
-    for event in events:
-        first = math.floor(event.start_s * fps + ROUNDING)
-        last = max(math.ceil(event.end_s * fps - ROUNDING), first + 1)
+    for event, (first, last) in zip(events, _spans(events, fps), strict=True):
         if not 0 <= event.start_s <= event.end_s:
             raise DataError(
                 f"{file.name}: {event.behavior!r} runs from {event.start_s:g} s to "
@@ -59,6 +57,33 @@ def labels_of(events: list[Event], frames: int, fps: float | None, file: Path) -
             )
         active[first:last, behaviors.index(event.behavior)] = True
     return Labels(behaviors, active)
+
+
+def _spans(events: list[Event], fps: float) -> list[tuple[int, int]]:
+    """Return the first frame of each event and the one after its last.
+
+    Where one behaviour ends and another begins within a frame, the frame goes to the one that has
+    more of it: events that do not overlap in time do not overlap in frames.
+    """
+    spans = []
+    for event in events:
+        first = math.floor(event.start_s * fps + ROUNDING)
+        spans.append([first, max(math.ceil(event.end_s * fps - ROUNDING), first + 1)])
+    ending: dict[int, list[int]] = {}
+    for number, (_, last) in enumerate(spans):
+        ending.setdefault(last - 1, []).append(number)
+    for number, event in enumerate(events):
+        frame = spans[number][0]
+        for other in ending.get(frame, ()):
+            before = events[other]
+            if before.behavior == event.behavior or before.end_s > event.start_s:
+                continue
+            more_before = before.end_s * fps - frame > frame + 1 - event.start_s * fps
+            if more_before and spans[number][1] - spans[number][0] > 1:
+                spans[number][0] = frame + 1
+            elif spans[other][1] - spans[other][0] > 1:
+                spans[other][1] = frame
+    return [(first, last) for first, last in spans]
 
 
 def read_table(file: Path, skip: int = 0) -> pd.DataFrame:

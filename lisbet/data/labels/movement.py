@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
 from lisbet.data.labels._labels import LabelReader, Labels
+from lisbet.data.netcdf import load_netcdf, names_along
 from lisbet.errors import DataError
 
 AXES = ("time", "behaviors", "annotators")
@@ -13,14 +13,13 @@ AXES = ("time", "behaviors", "annotators")
 
 def _read(file: Path, frames: int, fps: float | None) -> Labels:
     del frames, fps  # it is given frame by frame
-    with xr.open_dataset(file, decode_times=False) as opened:
-        dataset = opened.load()
+    dataset = load_netcdf(file)
     if "target_cls" not in dataset or set(dataset["target_cls"].dims) != set(AXES):
         raise DataError(f"{file.name}: expected target_cls over {', '.join(AXES)}")
     active = dataset["target_cls"].transpose(*AXES).to_numpy()[..., 0]
     if not np.isin(active, (0, 1)).all():
         raise DataError(f"{file.name}: target_cls holds values other than 0 and 1")
-    return Labels(tuple(map(str, dataset["behaviors"].values.tolist())), active.astype(bool))
+    return Labels(names_along(dataset["target_cls"], "behaviors"), active.astype(bool))
 
 
 READER = LabelReader(patterns=("annotations*.nc", "manual_scoring*.nc"), read=_read)

@@ -31,6 +31,12 @@ class Reader:
         return any(fnmatch(name.lower(), pattern.lower()) for pattern in self.patterns)
 
 
+def plural(dataset: xr.Dataset) -> xr.Dataset:
+    """Name the dimensions as older releases of movement do; newer ones use the singular."""
+    names = {"individual": "individuals", "keypoint": "keypoints"}
+    return dataset.rename({new: old for new, old in names.items() if new in dataset.dims})
+
+
 def only(files: list[Path]) -> Path:
     """Return the one file of a folder, for formats that keep a recording in one."""
     if len(files) > 1:

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import xarray as xr
 
-from lisbet.data.readers._reader import Reader
+from lisbet.data.readers._reader import Reader, plural
 from lisbet.errors import DataError
 
 
 def _read(files: list[Path]) -> xr.Dataset:
     from movement.io import load_poses  # takes a second to import
 
-    parts = [load_poses.from_dlc_file(file) for file in files]
+    parts = [plural(load_poses.from_dlc_file(file)) for file in files]
     if len(parts) == 1:
         return parts[0]
     if any(part.sizes["individuals"] > 1 for part in parts):
