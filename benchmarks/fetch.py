@@ -8,7 +8,6 @@ most memory it held, beside what the same process holds when it has only loaded 
 """
 
 import argparse
-import hashlib
 import json
 import subprocess
 import sys
@@ -18,6 +17,8 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+
+from lisbet.data.hub._download import md5_of
 
 FRAMES = 10_000
 PROGRAM = """
@@ -70,7 +71,8 @@ def main() -> None:
         total, count = make(archive, arguments.gigabytes * 1e9, arguments.parts)
         print(f"made {total / 1e6:.0f} MB of JSON in {arguments.parts} parts, {count} sequences of "
               f"{FRAMES} frames ({time.perf_counter() - start:.0f} s)")  # fmt: skip
-        md5 = hashlib.md5(archive.read_bytes()).hexdigest()
+        # Not read as a whole: a child process is counted with what its parent once held.
+        md5 = md5_of(archive)
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM, md5, archive, folder],
             capture_output=True, text=True, check=True,
