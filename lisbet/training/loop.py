@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import yaml
 from accelerate import Accelerator
+from torch import nn
 
 from lisbet import model_dir
 from lisbet.allocator import keep_freed_memory
@@ -38,23 +39,17 @@ def train_model(options: TrainOptions) -> None:
     optimizer = make_optimizer(bare, options.learning_rate, options.weight_decay)
     schedule = make_schedule(optimizer, train.steps, options.warmup_epochs)
     model, optimizer = accelerator.prepare(bare, optimizer)
+    run = setup.run_config(options, accelerator.mixed_precision)
     description = setup.describe(bare, accelerator)
     if options.dry_run:
         if speaks:
-            print(
-                yaml.safe_dump(
-                    setup.run_config(options, accelerator.mixed_precision)["options"],
-                    sort_keys=False,
-                )
-            )
+            print(yaml.safe_dump(run["options"], sort_keys=False))
             print(f"{description}\ndry run: nothing was written")
         return
     accelerator.wait_for_everyone()  # all have looked at the folder before one makes it
     if speaks:
         log.info("%s", description)
-        model_dir.create(
-            setup.folder, setup.config, setup.run_config(options, accelerator.mixed_precision)
-        )
+        model_dir.create(setup.folder, setup.config, run)
 
     windows = options.batch_size * len(setup.tasks)
     reporter = Reporter(options.epochs, train.steps, windows, speaks=speaks)
@@ -66,9 +61,8 @@ def train_model(options: TrainOptions) -> None:
         bare.backbone.train(not options.freeze_backbone_weights)
         with reporter.epoch(epoch) as tick:
             for step in range(train.steps):
-                batch = train.batch(epoch, step, rows)
-                # One forward and one backward for all tasks: DDP cannot reduce heads that sat out.
-                accelerator.backward(scores.total_loss(model(windows_of(batch)), batch))
+                loss = scores.total_loss(*forward(model, train.batch(epoch, step, rows)))
+                accelerator.backward(loss)
                 if options.clip_grad_norm is not None:
                     accelerator.clip_grad_norm_(model.parameters(), options.clip_grad_norm)
                 optimizer.step()
@@ -80,10 +74,7 @@ def train_model(options: TrainOptions) -> None:
             row |= evaluate(model, setup.dev, rows, scores)
         history.append(row)
         weights = accelerator.get_state_dict(model)
-        finite = math.isfinite(row["train_loss"]) and all(
-            bool(weight.isfinite().all()) for weight in weights.values()
-        )
-        if not finite:  # on every process, so that none waits for one that has stopped
+        if not is_finite(row, weights):  # on every process, so that none waits for one that stopped
             if speaks:
                 model_dir.restore_replaced(setup.folder)
             raise diverged(epoch, row["train_loss"], setup.folder)
@@ -112,12 +103,11 @@ def build(setup: Setup, options: TrainOptions) -> MultiTaskModel:
 
 
 @torch.no_grad()
-def evaluate(model: torch.nn.Module, dev: Sampler, rows: slice, scores: Scores) -> dict[str, float]:
+def evaluate(model: nn.Module, dev: Sampler, rows: slice, scores: Scores) -> dict[str, float]:
     """Score the model on the held-out recordings: the same windows after every epoch."""
     model.eval()
     for step in range(dev.steps):
-        batch = dev.batch(0, step, rows)
-        scores.total_loss(model(windows_of(batch)), batch)
+        scores.total_loss(*forward(model, dev.batch(0, step, rows)))
     return scores.compute("dev")
 
 
@@ -149,9 +139,16 @@ def diverged(epoch: int, loss: float, folder: Path) -> DataError:
     )
 
 
-def windows_of(batch: Batch) -> dict[str, torch.Tensor]:
-    """Return what the network takes of a batch."""
-    return {name: windows for name, (windows, _) in batch.items()}
+def forward(model: nn.Module, batch: Batch) -> tuple[dict[str, torch.Tensor], Batch]:
+    """Answer a batch: one forward for all tasks, as DDP cannot reduce heads that sat out."""
+    return model({name: windows for name, (windows, _) in batch.items()}), batch
+
+
+def is_finite(row: dict[str, float], weights: dict[str, torch.Tensor]) -> bool:
+    """Say whether an epoch ended in numbers."""
+    return math.isfinite(row["train_loss"]) and all(
+        bool(weight.isfinite().all()) for weight in weights.values()
+    )
 
 
 def precision(wanted: str | None) -> str | None:

@@ -1,0 +1,37 @@
+"""The options of every command: one class is a command's signature, its help and its checks.
+
+A field's type reads the text of the command line, its constraints refuse what cannot be, and its
+description is what ``--help`` prints. Nothing here imports torch.
+"""
+
+from lisbet.options._apply import (
+    AnnotateOptions,
+    EmbeddingOptions,
+    EvaluateOptions,
+    ExportOptions,
+    InferenceOptions,
+    InfoOptions,
+    PlotEmbeddingsOptions,
+    PlotHistoryOptions,
+)
+from lisbet.options._base import DataOptions, Options
+from lisbet.options._fetch import DATASETS, PUBLISHED_MODELS, FetchModelOptions, FetchOptions
+from lisbet.options._train import TrainOptions
+
+__all__ = [
+    "DATASETS",
+    "PUBLISHED_MODELS",
+    "AnnotateOptions",
+    "DataOptions",
+    "EmbeddingOptions",
+    "EvaluateOptions",
+    "ExportOptions",
+    "FetchModelOptions",
+    "FetchOptions",
+    "InferenceOptions",
+    "InfoOptions",
+    "Options",
+    "PlotEmbeddingsOptions",
+    "PlotHistoryOptions",
+    "TrainOptions",
+]

@@ -1,0 +1,162 @@
+"""The options of what is done with a trained model."""
+
+from pathlib import Path
+from typing import Literal
+
+from lisbet.config import (
+    Dataset,
+)
+from lisbet.options._base import (
+    LABEL_READER_NAMES,
+    READER_NAMES,
+    AnnotationFormat,
+    DataFormat,
+    DataOptions,
+    Options,
+    option,
+    positional,
+)
+
+
+class ExportOptions(Options):
+    """Export the embedding model: the network without its task heads.
+
+    Examples
+    --------
+    betman export_embedder models/mice/model_config.yml models/mice/weights/weights_last.pt
+    """
+
+    model_path: Path = positional("the model's model_config.yml")
+    weights_path: Path = positional("its weights, such as weights/weights_last.pt")
+    output_path: Path = option(Path("."), "folder that holds models/", group="output")
+    overwrite: bool = option(False, "replace an earlier export", group="output")
+
+
+class InferenceOptions(DataOptions):
+    """What applying a model to recordings takes."""
+
+    data_path: Path = positional("folder of recordings: every folder in it with a tracking file")
+    model_path: Path = positional("the model's model_config.yml")
+    weights_path: Path = positional("its weights, such as weights/weights_last.pt")
+    data_format: DataFormat = option(
+        "movement", "format of the tracking files", group="data", known=READER_NAMES
+    )
+    batch_size: int = option(128, "windows that pass the network at once", ge=1)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The folder of recordings, with the format of its files."""
+        return Dataset(path=self.data_path, format=self.data_format)
+
+
+class EmbeddingOptions(InferenceOptions):
+    """Compute the embedding of every frame of every recording.
+
+    Writes embeddings/<recording>/features_lisbet_embedding.csv, one row for each frame.
+
+    Examples
+    --------
+    betman compute_embeddings datasets/mice models/mice-embedder/model_config.yml \
+models/mice-embedder/weights/weights_last.pt
+    """
+
+    output_path: Path = option(Path("."), "folder that holds embeddings/", group="output")
+
+
+class AnnotateOptions(InferenceOptions):
+    """Annotate the behaviour in every frame of every recording.
+
+    Writes annotations/<recording>/machineAnnotation_lisbet.csv, one row for each frame, one column
+    of 0 and 1 for each class.
+
+    Examples
+    --------
+    betman annotate_behavior datasets/mice models/mice/model_config.yml \
+models/mice/weights/weights_last.pt
+    """
+
+    task: Literal["multiclass", "multilabel"] | None = option(
+        None, "head to use, for a model that has both"
+    )
+    output_path: Path = option(Path("."), "folder that holds annotations/", group="output")
+
+
+class EvaluateOptions(InferenceOptions):
+    """Compare a model with annotations.
+
+    Writes evaluations/<model_id>/: evaluation_report.yml, confusion_matrix.csv and .png.
+
+    Examples
+    --------
+    betman evaluate_model --annot_format=boris datasets/test models/mice/model_config.yml \
+models/mice/weights/weights_last.pt
+    """
+
+    annot_format: AnnotationFormat = option(
+        "movement", "format of the annotations", group="data", known=LABEL_READER_NAMES
+    )
+    task: Literal["multiclass", "multilabel"] | None = option(
+        None, "head to evaluate, for a model that has both"
+    )
+    ignore_index: int | None = option(
+        None,
+        "number of a class, from 0, that does not count: for multiclass its frames are left out, "
+        "for multilabel its column",
+        ge=0,
+    )
+    output_path: Path = option(Path("."), "folder that holds evaluations/", group="output")
+
+    @property
+    def dataset(self) -> Dataset:
+        """The folder of recordings, with the formats of its files."""
+        return Dataset(path=self.data_path, format=self.data_format, annotations=self.annot_format)
+
+
+class InfoOptions(Options):
+    """Describe a model: its window, features, network and size.
+
+    Examples
+    --------
+    betman model_info models/mice/model_config.yml
+    """
+
+    model_path: Path = positional("the model's model_config.yml")
+
+
+class PlotHistoryOptions(Options):
+    """Draw the losses and scores of a run over its epochs.
+
+    Examples
+    --------
+    betman plot_history models/mice
+    """
+
+    run_path: Path = positional("folder of the run, with its training_history.csv")
+    output_path: Path | None = option(
+        None, "picture to write; default: training_history.png in the run's folder", group="output"
+    )
+
+
+class PlotEmbeddingsOptions(Options):
+    """Draw embeddings in two dimensions, coloured by behaviour or by recording.
+
+    Examples
+    --------
+    betman plot_embeddings --labels=datasets/SampleData embeddings
+    """
+
+    embeddings_path: Path = positional("folder that compute_embeddings wrote")
+    labels: Path | None = option(None, "folder of the recordings, with annotations to colour by")
+    data_format: DataFormat = option(
+        "movement", "format of their tracking files", known=READER_NAMES
+    )
+    fps: float | None = option(
+        None, "frame rate of recordings that do not tell theirs", unit="frames per second", gt=0
+    )
+    annot_format: AnnotationFormat = option(
+        "movement", "format of the annotations", known=LABEL_READER_NAMES
+    )
+    seed: int = option(1991, "seed of the layout", ge=0)
+    output_path: Path | None = option(
+        None, "picture to write; default: embeddings.png in the embeddings' folder", group="output"
+    )

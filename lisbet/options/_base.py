@@ -1,0 +1,156 @@
+"""How an option is declared, the types that read its text, and what many commands take."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+)
+
+from lisbet import augment
+from lisbet.augment import Augmentation
+from lisbet.config import (
+    AS_TEXT,
+    WORDS_AS_TEXT,
+    Config,
+    Renames,
+    Scale,
+    Selection,
+    Settings,
+    TaskData,
+    Words,
+    from_text,
+    split_words,
+)
+from lisbet.errors import ConfigError, unknown
+from lisbet.registry import Registry
+
+TASK_NAMES: Registry[Any] = Registry("task", "lisbet.tasks", "TASK")
+BACKBONE_NAMES: Registry[Any] = Registry("backbone", "lisbet.models.backbones", "BACKBONE")
+READER_NAMES: Registry[Any] = Registry("data format", "lisbet.data.readers", "READER")
+LABEL_READER_NAMES: Registry[Any] = Registry("annotation format", "lisbet.data.labels", "READER")
+BASE = "-base"
+"""A backbone's default sizes are its preset <backbone>-base."""
+PRESETS = [f"{name}{BASE}" for name in BACKBONE_NAMES]
+
+
+def option(
+    default: Any,
+    description: str,
+    *,
+    group: str = "options",
+    unit: str = "",
+    bare: str | None = None,
+    known: Iterable[str] = (),
+    **constraints: Any,
+) -> Any:
+    """Declare an option of a command.
+
+    `bare` is what it means without a value, and `known` the words that it takes, for the help.
+    """
+    extra: dict[str, Any] = {"group": group, "unit": unit, "bare": bare, "known": known}
+    return Field(default, description=description, json_schema_extra=extra, **constraints)
+
+
+def positional(description: str, *, known: Iterable[str] = ()) -> Any:
+    """Declare a word that a command cannot do without, given by its place."""
+    extra: dict[str, Any] = {"positional": True, "known": known}
+    return Field(description=description, json_schema_extra=extra)
+
+
+def _known_format(raw: Any) -> Any:
+    return READER_NAMES.require(raw.lower()) if isinstance(raw, str) else raw
+
+
+def _known_formats(names: Registry[Any]) -> Any:
+    def read(raw: Any) -> Any:
+        words = split_words(raw)
+        if not isinstance(words, tuple):
+            return words
+        return tuple(names.require(word.lower().replace("-", "_")) for word in words)
+
+    return BeforeValidator(read)
+
+
+def _known_preset(raw: Any) -> Any:
+    if raw not in PRESETS:
+        raise ConfigError(unknown("backbone preset", str(raw), PRESETS))
+    return raw
+
+
+DataFormat = Annotated[str, BeforeValidator(_known_format)]
+DataFormats = Annotated[tuple[str, ...], _known_formats(READER_NAMES), WORDS_AS_TEXT]
+AnnotationFormats = Annotated[tuple[str, ...], _known_formats(LABEL_READER_NAMES), WORDS_AS_TEXT]
+AnnotationFormat = Annotated[
+    str, BeforeValidator(lambda raw: LABEL_READER_NAMES.require(raw.lower().replace("-", "_")))
+]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(split_words), WORDS_AS_TEXT]
+TaskDataText = Annotated[TaskData, from_text(TaskData), AS_TEXT]
+Augmentations = Annotated[
+    tuple[InstanceOf[Augmentation], ...],
+    BeforeValidator(lambda raw: augment.parse(raw) if isinstance(raw, str) else raw),
+    PlainSerializer(augment.as_text, return_type=str),
+]
+ScaleText = Annotated[Scale, from_text(Scale), AS_TEXT]
+SelectionText = Annotated[Selection, from_text(Selection), AS_TEXT]
+SettingsText = Annotated[Settings, from_text(Settings), AS_TEXT]
+Preset = Annotated[str, BeforeValidator(_known_preset)]
+RenamesText = Annotated[Renames, from_text(Renames), AS_TEXT]
+
+
+class Options(Config):
+    """What every command takes."""
+
+    verbose: int = option(
+        0,
+        "say more: -v explains the run, -vv adds details and tracebacks",
+        group="output",
+        bare="1",
+        ge=0,
+    )
+
+
+class DataOptions(Options):
+    """How recordings are found and prepared."""
+
+    data_filter: Words | None = option(
+        None, "use only recordings whose id contains one of these words", group="data"
+    )
+    data_scale: ScaleText | None = option(
+        None,
+        "size of the video, WIDTHxHEIGHT[xDEPTH], or minmax for the minimum and maximum of each "
+        "recording; default: the file's image_size_px where it has one, else minmax",
+        group="data",
+        unit="pixels",
+    )
+    outside: Literal["error", "missing"] = option(
+        "error",
+        "what points outside the stated size of the video are: an error, or missing points",
+        group="data",
+    )
+    select_coords: SelectionText | None = option(
+        None, "keep these, in this order: 'INDIVIDUALS;AXES;KEYPOINTS', * for all", group="data"
+    )
+    rename_coords: RenamesText | None = option(
+        None, "rename, after selecting: 'old:new,…;*;old:new', * for none", group="data"
+    )
+    fps: float | None = option(
+        None,
+        "frame rate of recordings that do not tell theirs; annotations in seconds need it",
+        group="data",
+        unit="frames per second",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    fps_scaling: float = option(
+        1.0,
+        "frames of these recordings for each frame that the model sees: 2 for recordings of twice "
+        "the frame rate",
+        group="data",
+        ge=0.01,
+        le=100,
+    )

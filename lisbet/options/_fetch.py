@@ -1,0 +1,81 @@
+"""The options of what brings datasets and models."""
+
+from pathlib import Path
+
+from pydantic import (
+    field_validator,
+)
+
+from lisbet.errors import ConfigError, unknown
+from lisbet.options._base import Options, option, positional
+
+DATASETS = {
+    "SampleData": "lisbet.data.hub.sample_data:simulated",
+    "CalMS21_Unlabeled": "lisbet.data.hub.calms21:unlabeled",
+    "CalMS21_Task1": "lisbet.data.hub.calms21:task1",
+    "CalMS21_Task2": "lisbet.data.hub.calms21:task2",
+    "CalMS21_Task3": "lisbet.data.hub.calms21:task3",
+    "MABe22_MouseTriplets": "lisbet.data.hub.mabe22:triplets",
+}
+"""Datasets by the name that users type, and the function that brings each."""
+PUBLISHED_MODELS = {
+    name: f"gchindemi/{name}"
+    for name in ("lisbet32x4-calms21U-embedder", "lisbet32x4-calms21UftT1-classifier")
+}
+"""Models by the name that users type, and their repositories on the Hugging Face hub."""
+
+
+class FetchOptions(Options):
+    """Bring a dataset into the datasets folder.
+
+    Examples
+    --------
+    betman fetch_dataset SampleData
+    """
+
+    dataset_id: str = positional("name of the dataset", known=DATASETS)
+    download_path: Path = option(Path("."), "folder that holds datasets/", group="output")
+    source: str | None = option(
+        None,
+        "where the dataset's files lie, if not with their authors: a file or folder that was "
+        "copied here, or an address; LISBET_MIRROR in the environment sets one for all",
+    )
+
+    @field_validator("dataset_id")
+    @classmethod
+    def _known_dataset(cls, name: str) -> str:
+        names = {known.lower(): known for known in DATASETS}
+        if name.lower() not in names:
+            raise ConfigError(unknown("dataset", name, DATASETS))
+        return names[name.lower()]
+
+
+class FetchModelOptions(Options):
+    """Bring a published model into the models folder.
+
+    Examples
+    --------
+    betman fetch_model lisbet32x4-calms21U-embedder
+    """
+
+    model_id: str = positional(
+        "name of a published model, or ORGANISATION/NAME on the Hugging Face hub",
+        known=PUBLISHED_MODELS,
+    )
+    revision: str | None = option(None, "tag, branch or commit of the model; default: the newest")
+    source: Path | None = option(
+        None,
+        "folder of the model that was copied here; HF_ENDPOINT in the environment sets a mirror",
+    )
+    output_path: Path = option(Path("."), "folder that holds models/", group="output")
+    overwrite: bool = option(False, "replace an earlier model of this name", group="output")
+
+    @field_validator("model_id")
+    @classmethod
+    def _known_or_with_an_organisation(cls, name: str) -> str:
+        if name not in PUBLISHED_MODELS and name.count("/") != 1:
+            raise ConfigError(
+                f"{unknown('published model', name, PUBLISHED_MODELS)}; others are named "
+                "ORGANISATION/NAME"
+            )
+        return name
