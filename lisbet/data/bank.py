@@ -259,7 +259,7 @@ def _read(bank: Bank, rows_BGWN: Tensor, weights_B1WN: Tensor | None) -> Tensor:
     """Sum N weighted rows of the bank for each frame of each window, in one pass.
 
     A group's rows are whole frames (one group), or one individual's part of each frame. A bag of
-    one row is a copy; it is a quarter faster than index_select, which does not read ahead.
+    one row is a copy, and faster than index_select, which does not read ahead.
     """
     groups, frames, count = rows_BGWN.shape[1:]
     if weights_B1WN is not None:
