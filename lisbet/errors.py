@@ -2,6 +2,10 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class LisbetError(Exception):
@@ -26,6 +30,20 @@ class OutputError(LisbetError):
     """Results cannot be written where they are asked for."""
 
 
+class ProcessError(LisbetError):
+    """The processes of a run do not find each other, or one of them is gone."""
+
+    exit_code = 1
+
+
+class ToldError(LisbetError):
+    """Another process of this run failed first; its message is the one to read."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("another process of this run failed")
+        self.exit_code = exit_code
+
+
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     """Say that `word` is no known `kind`, which is nearest, and what there is.
 
@@ -39,3 +57,13 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
     hint = f"did you mean {lower[near[0]]!r}? " if near else ""
     return f"no {kind} {word!r}: {hint}Known: {', '.join(names)}"
+
+
+def first_message(error: "ValidationError") -> str:
+    """Return the problems of a configuration, one line each, with the place of each."""
+    lines = []
+    for problem in error.errors():
+        place = ".".join(map(str, problem["loc"]))
+        text = str(problem.get("ctx", {}).get("error", problem["msg"]))
+        lines.append(f"{place}: {text}" if place else text)
+    return "\n  ".join(lines)

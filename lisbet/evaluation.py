@@ -18,6 +18,7 @@ from lisbet.data.bank import Bank
 from lisbet.errors import ConfigError, DataError
 from lisbet.options import EvaluateOptions
 from lisbet.predict import class_names, load_bank, outputs, supervised_head
+from lisbet.processes.together import together
 from lisbet.publish import published, require_writable
 from lisbet.tasks.multiclass import OTHER
 from lisbet.yaml_files import write_yaml
@@ -35,11 +36,11 @@ def evaluate_model(options: EvaluateOptions) -> None:
         )
     folder = options.output_path / "evaluations" / config.model_id
     require_writable(folder.parent)
-    bank = load_bank(options, config.input_features, config.window)
-    truth = true_classes(bank, classes, task)
-    logits = np.concatenate(
-        [values for _, values in outputs(model, task, bank, config.window, options)]
-    )
+    with together(sharded=False) as accelerator:
+        bank = load_bank(options, config.input_features, config.window)
+        truth = true_classes(bank, classes, task)
+        found = outputs(model, task, bank, config.window, options, accelerator)
+        logits = np.concatenate([values for _, values in found])
     score = multiclass_report if task == "multiclass" else multilabel_report
     report, confusion = score(truth, logits, classes, options.ignore_index)
     head = {

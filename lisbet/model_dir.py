@@ -10,9 +10,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from lisbet.errors import LisbetError, ModelError, OutputError
+from lisbet.errors import LisbetError, ModelError, OutputError, first_message
 from lisbet.models.heads import EmbeddingHeadConfig
-from lisbet.models.multitask import ModelConfig, MultiTaskModel, first_message, load_weights
+from lisbet.models.multitask import ModelConfig, MultiTaskModel, load_weights
 from lisbet.options import ExportOptions, InfoOptions
 from lisbet.publish import published, published_folder, require_writable
 from lisbet.yaml_files import read_yaml, write_yaml
@@ -84,10 +84,27 @@ def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
     plain = {
         key: value.detach().to("cpu", torch.float32).contiguous() for key, value in weights.items()
     }
-    buffer = io.BytesIO()
-    torch.save(plain, buffer)  # into memory: writing to a full disk, it hides the system's error
     with published(path) as beside:
-        beside.write_bytes(buffer.getbuffer())
+        save_tensors(plain, beside)
+
+
+def save_tensors(content: dict[str, Any], path: Path) -> None:
+    """Save as torch.save does, which hides why the system refused to write; this does not."""
+    refused: list[OSError] = []
+
+    class Stream(io.FileIO):
+        def write(self, data: Any) -> int:
+            try:
+                return super().write(data)
+            except OSError as error:
+                refused.append(error)
+                raise
+
+    with Stream(path, "w") as stream:
+        try:
+            torch.save(content, stream)
+        except Exception as error:
+            raise (refused[0] if refused else error) from None
 
 
 def read_config(path: Path) -> ModelConfig:

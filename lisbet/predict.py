@@ -21,6 +21,7 @@ from lisbet.data.load import load_records, ordered, summary
 from lisbet.errors import ConfigError, DataError, ModelError
 from lisbet.models.multitask import ModelConfig, MultiTaskModel
 from lisbet.options import AnnotateOptions, EmbeddingOptions, InferenceOptions
+from lisbet.processes.together import together
 from lisbet.publish import published, require_writable
 
 log = logging.getLogger(__name__)
@@ -40,11 +41,15 @@ def compute_embeddings(options: EmbeddingOptions) -> None:
         )
     folder = options.output_path / "embeddings"
     require_writable(folder)
-    bank = load_bank(options, config.input_features, config.window)
-    for record_id, values in outputs(model, model_dir.EMBEDDING, bank, config.window, options):
-        with published(folder / record_id / EMBEDDINGS) as beside:
-            pd.DataFrame(values).to_csv(beside)
-    print(f"embeddings of {len(bank)} recordings written to {folder}")
+    with together(sharded=False) as accelerator:
+        bank = load_bank(options, config.input_features, config.window)
+        for record_id, values in outputs(
+            model, model_dir.EMBEDDING, bank, config.window, options, accelerator
+        ):
+            with published(folder / record_id / EMBEDDINGS) as beside:
+                pd.DataFrame(values).to_csv(beside)
+        accelerator.wait_for_everyone()
+        accelerator.print(f"embeddings of {len(bank)} recordings written to {folder}")
 
 
 def annotate_behavior(options: AnnotateOptions) -> None:
@@ -53,12 +58,15 @@ def annotate_behavior(options: AnnotateOptions) -> None:
     task = supervised_head(config, options.task)
     folder = options.output_path / "annotations"
     require_writable(folder)
-    bank = load_bank(options, config.input_features, config.window)
-    for record_id, logits in outputs(model, task, bank, config.window, options):
-        table = pd.DataFrame(decide(logits, task).astype(int), columns=class_names(config, task))
-        with published(folder / record_id / ANNOTATIONS) as beside:
-            table.to_csv(beside)
-    print(f"annotations of {len(bank)} recordings written to {folder}")
+    columns = class_names(config, task)
+    with together(sharded=False) as accelerator:
+        bank = load_bank(options, config.input_features, config.window)
+        for record_id, logits in outputs(model, task, bank, config.window, options, accelerator):
+            table = pd.DataFrame(decide(logits, task).astype(int), columns=columns)
+            with published(folder / record_id / ANNOTATIONS) as beside:
+                table.to_csv(beside)
+        accelerator.wait_for_everyone()
+        accelerator.print(f"annotations of {len(bank)} recordings written to {folder}")
 
 
 def supervised_head(config: ModelConfig, wanted: str | None) -> str:
@@ -120,9 +128,14 @@ def load_bank(options: InferenceOptions, expected: Features, window: Window) -> 
 
 @torch.inference_mode()
 def outputs(
-    model: MultiTaskModel, head: str, bank: Bank, window: Window, options: InferenceOptions
+    model: MultiTaskModel,
+    head: str,
+    bank: Bank,
+    window: Window,
+    options: InferenceOptions,
+    accelerator: Accelerator,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Run a head over every frame of every recording.
+    """Run a head over every frame of the recordings that are this process's share.
 
     Yields
     ------
@@ -131,12 +144,13 @@ def outputs(
         (frames, classes or embedding), float32. Frame f is described by the window ending at f.
     """
     keep_freed_memory()
-    accelerator = Accelerator()
+    accelerator.wait_for_everyone()  # nobody writes before all have read
     model = model.to(accelerator.device).eval()
     console = Console(file=sys.stderr)
+    own = shares(bank.lengths, accelerator.num_processes)[accelerator.process_index]
     numbers = track(
-        range(len(bank)), "recordings", console=console, transient=True,
-        disable=not console.is_terminal,
+        own, "recordings", console=console, transient=True,
+        disable=not (console.is_terminal and accelerator.is_main_process),
     )  # fmt: skip
     for number in numbers:
         parts = []
@@ -149,6 +163,23 @@ def outputs(
             windows = gather(bank, plan, window).to(accelerator.device)
             parts.append(model({head: windows})[head].float().cpu())
         yield bank.ids[number], torch.cat(parts).numpy()
+
+
+def shares(lengths: np.ndarray, processes: int) -> list[list[int]]:
+    """Share recordings out so that all processes have about as many frames.
+
+    Examples
+    --------
+    >>> shares(np.array([10, 50, 30, 30]), 2)
+    [[0, 1], [2, 3]]
+    """
+    parts: list[list[int]] = [[] for _ in range(processes)]
+    frames = np.zeros(processes, dtype=np.int64)
+    for number in np.argsort(-lengths, kind="stable"):
+        least = int(frames.argmin())
+        parts[least].append(int(number))
+        frames[least] += lengths[number]
+    return [sorted(part) for part in parts]
 
 
 def read_embeddings(folder: Path) -> dict[str, np.ndarray]:

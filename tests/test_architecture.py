@@ -8,6 +8,7 @@ import lisbet
 ROOMS = [  # from top to bottom; rooms on one line do not know each other
     ["__main__"],
     ["cli"],
+    ["launch"],
     ["plots"],
     ["training", "evaluation", "fetch_model"],
     ["predict"],
@@ -17,7 +18,7 @@ ROOMS = [  # from top to bottom; rooms on one line do not know each other
     ["options"],
     ["augment"],
     ["config"],
-    ["registry", "publish", "allocator", "yaml_files"],
+    ["registry", "publish", "allocator", "yaml_files", "processes"],
     ["errors"],
     ["__init__"],
 ]

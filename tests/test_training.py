@@ -16,8 +16,9 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 from lisbet import model_dir
 from lisbet.cli import main
 from lisbet.errors import ConfigError, DataError
+from lisbet.training.batching import Batching
 from lisbet.training.optim import rate_factor
-from lisbet.training.sampler import share, split
+from lisbet.training.sampler import split
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 
@@ -40,9 +41,11 @@ def test_what_a_run_leaves(dataset, tmp_path, monkeypatch, capsys):
     train("--run_id=a", "--epochs=2", "--dev_ratio=0.5", "--save_history", "-v",
           data=dataset, cwd=tmp_path, monkeypatch=monkeypatch)  # fmt: skip
     folder = tmp_path / "models" / "a"
-    assert files(folder) == [
+    checkpoints = [file for file in files(folder) if file.startswith("checkpoints/")]
+    assert [file for file in files(folder) if file not in checkpoints] == [
         "model_config.yml", "run_config.yml", "training_history.csv", "weights/weights_last.pt",
     ]  # fmt: skip
+    assert len({Path(file).parent for file in checkpoints}) == 2
     config = yaml.safe_load((folder / "model_config.yml").read_text())
     assert config == {
         "model_id": "a",
@@ -159,9 +162,12 @@ def test_batches_do_not_depend_on_how_they_are_shared_out(dataset):
 
     line = ["train_model", *TINY, str(dataset)]
     sampler = Setup.from_options(parse(line).options, torch.device("cpu")).train
-    whole = sampler.batch(3, 1, share(16, 0, 1))
-    for processes in (2, 4):
-        parts = [sampler.batch(3, 1, share(16, rank, processes)) for rank in range(processes)]
+    whole = sampler.batch(3, 1, slice(0, 16))
+    for processes, micro in ((2, None), (2, 2), (4, 1)):
+        shared = Batching.of(16, processes, micro)
+        parts = [
+            sampler.batch(3, 1, rows) for rank in range(processes) for rows in shared.rows(rank)
+        ]
         for task, (windows, labels) in whole.items():
             assert torch.equal(torch.cat([part[task][0] for part in parts]), windows)
             assert torch.equal(torch.cat([part[task][1] for part in parts]), labels)
@@ -171,9 +177,9 @@ def test_batches_do_not_depend_on_how_they_are_shared_out(dataset):
 
 def test_a_batch_that_does_not_divide():
     with pytest.raises(ConfigError, match="nearest that do: 8, 16"):
-        share(15, 0, 8)
+        Batching.of(15, 8, None)
     with pytest.raises(ConfigError, match="nearest that do: 8"):
-        share(3, 0, 8)
+        Batching.of(3, 8, None)
 
 
 def test_the_schedule_is_that_of_torch():

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 from typing import Any
 
@@ -19,7 +20,9 @@ from lisbet import __version__
 from lisbet.cli import help as help_pages
 from lisbet.cli.argv import normalise
 from lisbet.cli.commands import COMMANDS, Command, Job
-from lisbet.errors import ConfigError, LisbetError, OutputError, unknown
+from lisbet.errors import ConfigError, LisbetError, OutputError, ToldError, unknown
+from lisbet.options import LAUNCH_OPTIONS
+from lisbet.processes import environment
 
 HELP = {"-h", "--help", "help"}
 
@@ -41,9 +44,11 @@ def main(argv: list[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else argv
     details = any(word.startswith("-vv") for word in words)
     try:
-        if (job := parse(words)) is not None:
+        if (job := _parsed(words)) is not None:
             _set_up_logging(job.options.verbose)
             job.run()
+    except ToldError as error:
+        sys.exit(error.exit_code)
     except LisbetError as error:
         _fail(str(error), error.exit_code, details)
     except BrokenPipeError:  # the reader of our output, such as head, has had enough
@@ -62,6 +67,17 @@ def main(argv: list[str] | None = None) -> None:
         )
 
 
+def _parsed(words: list[str]) -> Job | None:
+    """Parse; what is wrong is wrong on all processes, and the first one says it."""
+    try:
+        return parse(words)
+    except LisbetError as error:
+        if environment.rank():
+            time.sleep(1)  # a launcher stops all when one ends: let the first one speak
+            raise ToldError(error.exit_code) from error
+        raise
+
+
 def parse(words: list[str]) -> Job | None:
     """Turn the words of a command line into a checked job; print help where it is asked for."""
     if not words or words[0] in HELP - {"help"} or words == ["help"]:
@@ -78,9 +94,10 @@ def parse(words: list[str]) -> Job | None:
     if HELP & set(rest):
         print(help_pages.page(command))
         return None
+    words = normalise(rest, command)
     job = fire.Fire(
-        _component(command),
-        command=normalise(rest, command),
+        _component(command, words),
+        command=words,
         name=f"betman {name}",
         serialize=lambda _: None,  # a job is run here, not printed by Fire
     )
@@ -88,11 +105,12 @@ def parse(words: list[str]) -> Job | None:
     return job
 
 
-def _component(command: Command) -> Any:
+def _component(command: Command, words: list[str]) -> Any:
     """Make the function that Fire calls: every option is text, and the result is a Job."""
 
     def build(**given: str) -> Job:
-        return Job(command, command.check(given))
+        seen = [word for word in words if word[2:].partition("=")[0] not in LAUNCH_OPTIONS]
+        return Job(command, command.check(given), seen)
 
     build.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
@@ -107,7 +125,8 @@ def _set_up_logging(verbose: int) -> None:
     logger = logging.getLogger("lisbet")
     logger.handlers = [logging.StreamHandler(sys.stderr)]
     logger.propagate = False
-    logger.setLevel([logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)])
+    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
+    logger.setLevel(level if environment.rank() == 0 else logging.ERROR)
 
 
 def _readable(error: OSError) -> OutputError:

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from lisbet import options
+from lisbet import launch, options
 from lisbet.errors import ConfigError, unknown
-from lisbet.options import Options
+from lisbet.options import LaunchOptions, Options
+from lisbet.processes import environment
 from lisbet.yaml_files import read_yaml
+
+LAUNCHED = "LISBET_LAUNCHED"
+"""Set in the processes that a launcher of ours started, which must not start more."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +113,23 @@ class Job:
 
     command: Command
     options: Options
+    words: list[str]
 
     def run(self) -> None:
-        """Import what the command needs and run it."""
+        """Import what the command needs and run it, where it is to run."""
+        options = self.options
+        if isinstance(options, LaunchOptions):
+            if options.launch is not None and LAUNCHED not in os.environ:
+                os.environ[LAUNCHED] = "1"
+                return launch.start(self.command.name, self.words, options)
+            environment.adopt_slurm()
+        elif environment.rank():
+            return None  # what is not made for several processes, the first one does alone
+        else:
+            environment.leave_others()
         module, function = self.command.target.split(":")
         run: Callable[[Options], None] = getattr(importlib.import_module(module), function)
-        run(self.options)
+        return run(self.options)
 
 
 def _typed(path: Path, name: str, value: Any) -> Any:
@@ -151,6 +167,12 @@ COMMANDS = {
         ),
         Command("annotate_behavior", options.AnnotateOptions, "lisbet.predict:annotate_behavior"),
         Command("evaluate_model", options.EvaluateOptions, "lisbet.evaluation:evaluate_model"),
+        Command(
+            "consolidate_checkpoint",
+            options.ConsolidateOptions,
+            "lisbet.training.consolidate:consolidate_checkpoint",
+        ),
+        Command("launch_configs", options.LaunchConfigsOptions, "lisbet.launch:launch_configs"),
         Command("model_info", options.InfoOptions, "lisbet.model_dir:model_info"),
         Command("plot_history", options.PlotHistoryOptions, "lisbet.plots:plot_history"),
         Command("plot_embeddings", options.PlotEmbeddingsOptions, "lisbet.plots:plot_embeddings"),

@@ -19,6 +19,7 @@ from lisbet.data.readers import READERS
 from lisbet.data.record import Record, from_dataset
 from lisbet.errors import DataError
 from lisbet.options import DataOptions
+from lisbet.processes import environment
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ def _read_all(
     sources: list[Source], dataset: Dataset, options: DataOptions
 ) -> Iterable[Record | str]:
     total = sum(source.bytes for source in sources)
-    workers = min(os.cpu_count() or 1, len(sources), total // BYTES_PER_WORKER)
+    workers = min(environment.threads(), len(sources), total // BYTES_PER_WORKER)
     if workers < 2:
         return (_read_one(source, dataset, options) for source in sources)
     # Not forked: a forked copy of a process whose libraries hold locks can wait for ever.

@@ -3,7 +3,7 @@
 from typing import Any, Self
 
 import torch
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from lisbet.config import Config, Features, Window, require_name
@@ -99,7 +99,13 @@ class MultiTaskModel(nn.Module):
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Load a state dict that must fit exactly.
+    """Load a state dict that must fit exactly, see `require_fitting`."""
+    require_fitting(model, weights, source)
+    model.load_state_dict(weights, strict=True)
+
+
+def require_fitting(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Refuse a state dict that does not fit a network exactly.
 
     Raises
     ------
@@ -119,7 +125,6 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
         raise ModelError(
             f"{source} does not fit the model ({len(problems)} of its tensors):\n  {shown}"
         )
-    model.load_state_dict(weights, strict=True)
 
 
 def load_backbone(model: MultiTaskModel, weights: dict[str, Tensor], source: str) -> str:
@@ -161,13 +166,3 @@ def load_backbone(model: MultiTaskModel, weights: dict[str, Tensor], source: str
     if heads := sorted({key.split(".")[1] for key in weights if key.startswith("task_heads.")}):
         notes.append(f"heads are never taken: {', '.join(heads)}")
     return "\n".join(notes)
-
-
-def first_message(error: ValidationError) -> str:
-    """Return the problems of a configuration, one line each, with the place of each."""
-    lines = []
-    for problem in error.errors():
-        place = ".".join(map(str, problem["loc"]))
-        text = str(problem.get("ctx", {}).get("error", problem["msg"]))
-        lines.append(f"{place}: {text}" if place else text)
-    return "\n  ".join(lines)

@@ -6,22 +6,26 @@ description is what ``--help`` prints. Nothing here imports torch.
 
 from lisbet.options._apply import (
     AnnotateOptions,
+    ConsolidateOptions,
     EmbeddingOptions,
     EvaluateOptions,
     ExportOptions,
     InferenceOptions,
     InfoOptions,
+    LaunchConfigsOptions,
     PlotEmbeddingsOptions,
     PlotHistoryOptions,
 )
-from lisbet.options._base import DataOptions, Options
+from lisbet.options._base import LAUNCH_OPTIONS, DataOptions, LaunchOptions, Options
 from lisbet.options._fetch import DATASETS, PUBLISHED_MODELS, FetchModelOptions, FetchOptions
 from lisbet.options._train import TrainOptions
 
 __all__ = [
     "DATASETS",
+    "LAUNCH_OPTIONS",
     "PUBLISHED_MODELS",
     "AnnotateOptions",
+    "ConsolidateOptions",
     "DataOptions",
     "EmbeddingOptions",
     "EvaluateOptions",
@@ -30,6 +34,8 @@ __all__ = [
     "FetchOptions",
     "InferenceOptions",
     "InfoOptions",
+    "LaunchConfigsOptions",
+    "LaunchOptions",
     "Options",
     "PlotEmbeddingsOptions",
     "PlotHistoryOptions",

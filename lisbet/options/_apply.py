@@ -12,6 +12,7 @@ from lisbet.options._base import (
     AnnotationFormat,
     DataFormat,
     DataOptions,
+    LaunchOptions,
     Options,
     option,
     positional,
@@ -49,7 +50,7 @@ class InferenceOptions(DataOptions):
         return Dataset(path=self.data_path, format=self.data_format)
 
 
-class EmbeddingOptions(InferenceOptions):
+class EmbeddingOptions(InferenceOptions, LaunchOptions):
     """Compute the embedding of every frame of every recording.
 
     Writes embeddings/<recording>/features_lisbet_embedding.csv, one row for each frame.
@@ -63,7 +64,7 @@ models/mice-embedder/weights/weights_last.pt
     output_path: Path = option(Path("."), "folder that holds embeddings/", group="output")
 
 
-class AnnotateOptions(InferenceOptions):
+class AnnotateOptions(InferenceOptions, LaunchOptions):
     """Annotate the behaviour in every frame of every recording.
 
     Writes annotations/<recording>/machineAnnotation_lisbet.csv, one row for each frame, one column
@@ -110,6 +111,31 @@ models/mice/weights/weights_last.pt
     def dataset(self) -> Dataset:
         """The folder of recordings, with the formats of its files."""
         return Dataset(path=self.data_path, format=self.data_format, annotations=self.annot_format)
+
+
+class ConsolidateOptions(Options):
+    """Make weights/weights_last.pt of a checkpoint, whatever number of processes wrote it.
+
+    Needs neither a GPU nor the processes that trained the model.
+
+    Examples
+    --------
+    betman consolidate_checkpoint models/mice
+    """
+
+    model_path: Path = positional("the model's folder, models/RUN")
+    checkpoint: Path | None = option(
+        None, "the checkpoint: a folder, or the name of one in checkpoints/; default: the newest"
+    )
+
+
+class LaunchConfigsOptions(Options):
+    """List the launch configurations: what there is, for how many devices, and when to use which.
+
+    Examples
+    --------
+    betman launch_configs
+    """
 
 
 class InfoOptions(Options):

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
     Field,
     InstanceOf,
     PlainSerializer,
+    model_validator,
 )
 
 from lisbet import augment
@@ -112,6 +113,58 @@ class Options(Config):
         bare="1",
         ge=0,
     )
+
+
+class LaunchOptions(Options):
+    """On which devices and machines a command runs."""
+
+    launch: str | None = option(
+        None,
+        "start it on several devices: the name of a launch configuration, see betman "
+        "launch_configs, or the path of one",
+        group="devices",
+    )
+    num_processes: int | None = option(
+        None,
+        "processes over all machines; default: the launch configuration's, at most one for each "
+        "device",
+        group="devices",
+        ge=1,
+    )
+    num_machines: int | None = option(None, "number of machines", group="devices", ge=1)
+    machine_rank: int | None = option(None, "number of this machine, from 0", group="devices", ge=0)
+    main_process_ip: str | None = option(
+        None, "address of machine 0, as the others see it", group="devices"
+    )
+    main_process_port: int | None = option(
+        None, "a port that is free on machine 0", group="devices", ge=1, le=65535
+    )
+
+    @model_validator(mode="after")
+    def _machines_are_told(self) -> Self:
+        given = [
+            name
+            for name in LaunchOptions.model_fields
+            if name not in Options.model_fields and getattr(self, name) is not None
+        ]
+        if given and self.launch is None:
+            raise ConfigError(f"--{given[0]} needs --launch, see betman launch_configs")
+        if self.num_machines not in (None, 1):
+            told = (self.machine_rank, self.main_process_ip)
+            if None in told:
+                raise ConfigError(
+                    "--num_machines needs --machine_rank and --main_process_ip on each machine"
+                )
+        if (self.machine_rank or 0) >= (self.num_machines or 1):
+            raise ConfigError(
+                f"--machine_rank={self.machine_rank} of {self.num_machines or 1} machines; they "
+                "are numbered from 0"
+            )
+        return self
+
+
+LAUNCH_OPTIONS = LaunchOptions.model_fields.keys() - Options.model_fields.keys()
+"""Names of the options that the launcher takes and the processes do not see."""
 
 
 class DataOptions(Options):

@@ -29,6 +29,7 @@ from lisbet.options._base import (
     Augmentations,
     DataFormats,
     DataOptions,
+    LaunchOptions,
     Paths,
     Preset,
     SettingsText,
@@ -38,7 +39,7 @@ from lisbet.options._base import (
 )
 
 
-class TrainOptions(DataOptions):
+class TrainOptions(DataOptions, LaunchOptions):
     """Train a model on recordings.
 
     Examples
@@ -119,6 +120,13 @@ class TrainOptions(DataOptions):
     batch_size: int = option(
         128, "windows of each task in one step, over all devices", group="training", ge=1
     )
+    micro_batch_size: int | None = option(
+        None,
+        "windows of each task that one device takes at a time; default: as many as fit in half of "
+        "its free memory",
+        group="training",
+        ge=1,
+    )
     learning_rate: float = option(
         1e-4, "peak learning rate of AdamW", group="training", gt=0, le=1000
     )
@@ -161,6 +169,11 @@ class TrainOptions(DataOptions):
         group="output",
     )
     overwrite: bool = option(False, "replace an earlier model of this run_id", group="output")
+    hash_samples: bool = option(
+        False,
+        "write sample_hashes.csv: what was drawn in each step, to compare runs",
+        group="output",
+    )
     dry_run: bool = option(
         False, "read and check everything, say what would be done, write nothing", group="output"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from lisbet import model_dir
@@ -14,33 +15,49 @@ from lisbet.allocator import keep_freed_memory
 from lisbet.errors import ConfigError, DataError
 from lisbet.models.multitask import MultiTaskModel, load_backbone
 from lisbet.options import TrainOptions
+from lisbet.processes.together import together
+from lisbet.training import strategy
+from lisbet.training.batching import Batching
+from lisbet.training.checkpoint import save_checkpoint
+from lisbet.training.hashes import HASHES, SampleHashes
 from lisbet.training.history import HISTORY, write_history
 from lisbet.training.optim import make_optimizer, make_schedule
 from lisbet.training.progress import Reporter
-from lisbet.training.sampler import Batch, Sampler, share
+from lisbet.training.sampler import Batch, Sampler
 from lisbet.training.scores import Scores
 from lisbet.training.setup import Setup
 
 log = logging.getLogger(__name__)
 
+KEPT = 2
+"""Checkpoints of a run."""
+
 
 def train_model(options: TrainOptions) -> None:
-    """Train a model as the options say; nothing is written before everything was checked."""
+    """Train a model as the options say, on every process that there is."""
     keep_freed_memory()
-    accelerator = Accelerator(
-        mixed_precision=precision(options.mixed_precision), step_scheduler_with_optimizer=False
-    )
-    rows = share(options.batch_size, accelerator.process_index, accelerator.num_processes)
+    with together(precision(options.mixed_precision)) as accelerator:
+        train_on(accelerator, options)
+
+
+def train_on(accelerator: Accelerator, options: TrainOptions) -> None:
+    """Train on the processes there are; nothing is written before everything was checked."""
+    batching = Batching.of(options.batch_size, accelerator.num_processes, options.micro_batch_size)
     setup = Setup.from_options(options, accelerator.device)
     train, speaks = setup.train, accelerator.is_main_process
 
     torch.manual_seed(options.seed)
     bare = build(setup, options)
+    if options.micro_batch_size is None:
+        batching = batching.fitted(bare, train.batch(0, 0, slice(0, 1)), accelerator.device)
+    passes = batching.rows(accelerator.process_index)
     optimizer = make_optimizer(bare, options.learning_rate, options.weight_decay)
     schedule = make_schedule(optimizer, train.steps, options.warmup_epochs)
-    model, optimizer = accelerator.prepare(bare, optimizer)
-    run = setup.run_config(options, accelerator.mixed_precision)
-    description = setup.describe(bare, accelerator)
+    run = setup.run_config(options, accelerator, batching)
+    description = setup.describe(bare, accelerator, batching)
+    model, optimizer = strategy.prepare(
+        accelerator, bare, optimizer, batching, options.clip_grad_norm
+    )
     if options.dry_run:
         if speaks:
             print(yaml.safe_dump(run["options"], sort_keys=False))
@@ -55,35 +72,45 @@ def train_model(options: TrainOptions) -> None:
     reporter = Reporter(options.epochs, train.steps, windows, speaks=speaks)
     scores = Scores(setup.tasks, accelerator.device)
     history: list[dict[str, float]] = []
+    hashes = SampleHashes() if options.hash_samples else None
     for epoch in range(options.epochs):
         row: dict[str, float] = {"epoch": epoch, "learning_rate": float(schedule.get_last_lr()[0])}
         model.train()
         bare.backbone.train(not options.freeze_backbone_weights)
         with reporter.epoch(epoch) as tick:
             for step in range(train.steps):
-                loss = scores.total_loss(*forward(model, train.batch(epoch, step, rows)))
-                accelerator.backward(loss)
-                if options.clip_grad_norm is not None:
-                    accelerator.clip_grad_norm_(model.parameters(), options.clip_grad_norm)
-                optimizer.step()
-                optimizer.zero_grad()
+                for rows in passes:
+                    batch = train.batch(epoch, step, rows)
+                    if hashes is not None:
+                        hashes.add(epoch, step, rows, batch)
+                    with accelerator.accumulate(model):
+                        accelerator.backward(scores.total_loss(*forward(model, batch)))
+                        if options.clip_grad_norm is not None and accelerator.sync_gradients:
+                            accelerator.clip_grad_norm_(model.parameters(), options.clip_grad_norm)
+                        optimizer.step()
+                        optimizer.zero_grad()
                 schedule.step()
                 tick()
         row |= scores.compute("train")
         if setup.dev is not None:
-            row |= evaluate(model, setup.dev, rows, scores)
+            row |= evaluate(model, setup.dev, passes, scores)
         history.append(row)
-        weights = accelerator.get_state_dict(model)
-        if not is_finite(row, weights):  # on every process, so that none waits for one that stopped
+        weights = strategy.full_weights(accelerator, model)
+        (fine,) = broadcast_object_list([is_finite(row, weights)])
+        if not fine:
             if speaks:
                 model_dir.restore_replaced(setup.folder)
             raise diverged(epoch, row["train_loss"], setup.folder)
         if speaks:
             save(setup.folder, weights, history, options)
+        if hashes is not None:
+            hashes.write(setup.folder / HASHES, speaks=speaks)
+        save_checkpoint(
+            accelerator, model, optimizer, setup.folder, (epoch + 1) * train.steps, KEPT
+        )
         reporter.finished(epoch, row)
     if speaks:
         print(f"model written to {setup.folder}")
-    accelerator.end_training()
 
 
 def build(setup: Setup, options: TrainOptions) -> MultiTaskModel:
@@ -103,11 +130,14 @@ def build(setup: Setup, options: TrainOptions) -> MultiTaskModel:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, dev: Sampler, rows: slice, scores: Scores) -> dict[str, float]:
+def evaluate(
+    model: nn.Module, dev: Sampler, passes: list[slice], scores: Scores
+) -> dict[str, float]:
     """Score the model on the held-out recordings: the same windows after every epoch."""
     model.eval()
     for step in range(dev.steps):
-        scores.total_loss(*forward(model, dev.batch(0, step, rows)))
+        for rows in passes:
+            scores.total_loss(*forward(model, dev.batch(0, step, rows)))
     return scores.compute("dev")
 
 

@@ -10,7 +10,7 @@ from lisbet.augment import Augmentation
 from lisbet.config import Window
 from lisbet.data.bank import Bank, gather
 from lisbet.data.draws import uniforms
-from lisbet.errors import ConfigError, DataError
+from lisbet.errors import DataError
 from lisbet.tasks import Task
 
 Batch = dict[str, tuple[Tensor, Tensor]]
@@ -86,24 +86,6 @@ class Sampler:
             uniform = draw(f"/{number}/{augmentation.name}", columns)
             windows = augmentation.apply(windows, uniform)
         return windows, torch.from_numpy(labels).to(self.device)
-
-
-def share(batch_size: int, rank: int, processes: int) -> slice:
-    """Return the rows of a global batch that belong to one process.
-
-    Raises
-    ------
-    ConfigError
-        If the batch does not divide; the message offers the nearest sizes that do.
-    """
-    size, left = divmod(batch_size, processes)
-    if left or not size:
-        near = {max(1, size) * processes, (size + 1) * processes}
-        raise ConfigError(
-            f"--batch_size={batch_size} does not divide among {processes} processes; "
-            f"the nearest that do: {', '.join(map(str, sorted(near)))}"
-        )
-    return slice(rank * size, (rank + 1) * size)
 
 
 def split(

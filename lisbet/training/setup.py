@@ -16,11 +16,14 @@ from torch import nn
 from lisbet import augment, model_dir
 from lisbet.config import Features
 from lisbet.data.load import summary
-from lisbet.errors import ConfigError
+from lisbet.errors import ConfigError, first_message
 from lisbet.models.backbones import BACKBONES
-from lisbet.models.multitask import ModelConfig, first_message
-from lisbet.options import TrainOptions
+from lisbet.models.multitask import ModelConfig
+from lisbet.options import LAUNCH_OPTIONS, TrainOptions
+from lisbet.processes.start import mixed_precision_of
 from lisbet.tasks import TASKS, Task
+from lisbet.training import strategy
+from lisbet.training.batching import Batching
 from lisbet.training.datasets import Loaded, load, samplers
 from lisbet.training.sampler import Sampler
 
@@ -76,13 +79,18 @@ class Setup:
         config = model_config(options, run_id, tasks, loaded.bank.features)
         return cls(folder, loaded, tasks, config, train, dev, backbone)
 
-    def run_config(self, options: TrainOptions, mixed_precision: str) -> dict[str, Any]:
-        """Return everything that is needed to repeat the run, with every default resolved."""
-        resolved = options.model_dump(mode="json", exclude={"config", "dry_run"})
+    def run_config(
+        self, options: TrainOptions, accelerator: Accelerator, batching: Batching
+    ) -> dict[str, Any]:
+        """Return everything that is needed to repeat the run, with every default resolved.
+
+        Where it ran stands beside the options: it does not change the model.
+        """
+        resolved = options.model_dump(mode="json", exclude={"config", "dry_run", *LAUNCH_OPTIONS})
         sizes = self.config.backbone
         resolved |= {
             "run_id": self.config.model_id,
-            "mixed_precision": mixed_precision,
+            "mixed_precision": mixed_precision_of(accelerator),
             "emb_dim": sizes["embedding_dim"],
             "num_layers": sizes["num_layers"],
             "num_heads": sizes.get("num_heads"),
@@ -93,6 +101,12 @@ class Setup:
             "options": resolved,
             "versions": {"python": platform.python_version()}
             | {package: version(package) for package in packages},
+            "processes": {
+                "strategy": strategy.name(accelerator),
+                "count": batching.processes,
+                "passes": batching.passes,
+                "micro_batch_size": batching.micro_batch_size,
+            },
             "data": {
                 "fingerprint": self.loaded.bank.fingerprint(),
                 "split": {
@@ -108,7 +122,7 @@ class Setup:
         """The samplers there are."""
         return [self.train] if self.dev is None else [self.train, self.dev]
 
-    def describe(self, model: nn.Module, accelerator: Accelerator) -> str:
+    def describe(self, model: nn.Module, accelerator: Accelerator, batching: Batching) -> str:
         """Describe data, network and batches, for a lab notebook."""
         weights = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
         parameters = sum(count for count, _ in weights)
@@ -119,8 +133,9 @@ class Setup:
             summary(self.loaded.records),
             f"network:     {sizes}; {parameters} parameters, {trained} of them trained",
             f"window:      {window.size} frames, offset {window.offset}",
-            f"device:      {accelerator.num_processes} × {accelerator.device}, mixed precision "
-            f"{accelerator.mixed_precision}",
+            f"device:      {accelerator.num_processes} × {accelerator.device.type}, "
+            f"{strategy.name(accelerator)}, mixed precision {mixed_precision_of(accelerator)}",
+            f"batch:       {batching}",
             f"recordings:  {self.loaded.bank.bytes / 2**20:.1f} MiB in memory",
         ]
         for sampler in self.samplers:

@@ -1,0 +1,233 @@
+"""Start a command on several devices: find the launch configuration, hand over to Accelerate."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lisbet.errors import ConfigError, ProcessError, ToldError, unknown
+from lisbet.options import LaunchConfigsOptions, LaunchOptions
+from lisbet.processes import environment
+from lisbet.yaml_files import read_yaml
+
+log = logging.getLogger(__name__)
+
+PACKAGE = Path(__file__).parent
+FOLDERS = (PACKAGE / "launch_files", PACKAGE.parent / "launch")
+"""Where the configurations lie: in an installed package, and in a checkout."""
+ALONE = "NO"
+"""The distributed_type of a single process."""
+PORT = 29500
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A launch configuration.
+
+    Parameters
+    ----------
+    path : Path
+        Its file, which ``accelerate launch --config_file`` reads as well.
+    settings : dict
+        What stands in it.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+
+    @classmethod
+    def find(cls, name: str) -> "Launch":
+        """Find a configuration by its name, or read one's own by its path.
+
+        Raises
+        ------
+        ConfigError
+            If there is none, or it is none of Accelerate's.
+        """
+        path = configurations().get(name, Path(name))
+        if not path.is_file():
+            raise ConfigError(
+                f"{unknown('launch configuration', name, configurations())}, or the path of a file"
+            )
+        settings = read_yaml(path)
+        if "distributed_type" not in settings:
+            raise ConfigError(
+                f"{path} is no configuration of Accelerate: it has no distributed_type; copy and "
+                "change one that betman launch_configs lists"
+            )
+        return cls(path, settings)
+
+    def processes(self, wanted: int | None, machines: int, devices: int) -> int:
+        """Return the number of processes over all machines.
+
+        Raises
+        ------
+        ConfigError
+            If more were asked for than there are devices, or they do not divide among the machines.
+        """
+        most = devices * machines
+        if self.settings["distributed_type"] == ALONE:
+            if wanted not in (None, 1) or machines > 1:
+                raise ConfigError(f"{self.path} is for one process; for several use --launch=ddp")
+            return 1
+        if wanted is not None and wanted > most:
+            raise ConfigError(
+                f"--num_processes={wanted}, but there are {devices} devices on each of {machines} "
+                f"machines; at most {most} can be used"
+            )
+        found = min(wanted or int(self.settings.get("num_processes", most)), most)
+        if found % machines:
+            raise ConfigError(f"--num_processes={found} does not divide among {machines} machines")
+        return found
+
+
+def configurations() -> dict[str, Path]:
+    """Return the launch configurations that come with the package, by name."""
+    folder = next(folder for folder in FOLDERS if folder.is_dir())
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def launch_configs(options: LaunchConfigsOptions) -> None:
+    """Print what there is: each file's first lines say what it does and when to use it."""
+    del options
+    paths = configurations()
+    wide = max(map(len, paths))
+    for name, path in paths.items():
+        what, when = (line.lstrip("# ") for line in path.read_text("utf-8").splitlines()[:2])
+        alone = read_yaml(path)["distributed_type"] == ALONE
+        print(f"{name:{wide}}  {'one process' if alone else 'any number'}: {what}")
+        print(f"{'':{wide}}  {when}")
+    print(
+        f"\nThe files are in {next(iter(paths.values())).parent}; copy one to change it, and pass"
+    )
+    print("its path: betman train_model --launch=mine.yaml …, or equally")
+    print("accelerate launch --config_file mine.yaml -m lisbet train_model …")
+
+
+def start(name: str, words: list[str], options: LaunchOptions) -> None:
+    """Run a command on the processes of a launch configuration, and wait for it.
+
+    Parameters
+    ----------
+    name : str
+        The command.
+    words : list of str
+        Its options, checked, without those of the launcher.
+    options : LaunchOptions
+        Where to run it.
+
+    Raises
+    ------
+    LisbetError
+        If it cannot be started, or a process fails.
+    """
+    assert options.launch is not None
+    launch = Launch.find(options.launch)
+    if launch.settings["distributed_type"] == "DEEPSPEED":
+        environment.require_deepspeed()
+    machines, rank, host, port = _machines(launch, options)
+    on_cpu, devices = _devices(launch)
+    if on_cpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    processes = launch.processes(options.num_processes, machines, devices)
+    port = _free_port(port, machines, rank, wanted=options.main_process_port is not None)
+    where = ["--num_processes", processes, "--num_machines", machines, "--machine_rank", rank]
+    where += ["--main_process_ip", host, "--main_process_port", port]
+    log.info(
+        "launch:      %s, %d processes on %d machines, meeting at %s:%s",
+        launch.path, processes, machines, host, port,
+    )  # fmt: skip
+    here = max(1, processes // machines)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, environment.cores() // here)))
+    if on_cpu and launch.settings["distributed_type"] in (ALONE, "MULTI_GPU"):
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    _accelerate(["--config_file", launch.path, *where, "-m", "lisbet", name, *words], options)
+
+
+def _machines(launch: Launch, options: LaunchOptions) -> tuple[int, int, str, int]:
+    """Return number of machines, this one's, address and port: as told, or as SLURM tells."""
+    settings = launch.settings
+    slurm = environment.slurm_machines()
+    if options.num_machines is None and slurm is not None:
+        machines, rank, host, port = slurm
+        return machines, rank, options.main_process_ip or host, options.main_process_port or port
+    return (
+        options.num_machines or int(settings.get("num_machines") or 1),
+        options.machine_rank or int(settings.get("machine_rank") or 0),
+        options.main_process_ip or str(settings.get("main_process_ip") or "127.0.0.1"),
+        options.main_process_port or int(settings.get("main_process_port") or PORT),
+    )
+
+
+def _devices(launch: Launch) -> tuple[bool, int]:
+    """Return whether the processes run on the processor, and for how many this machine is good."""
+    import torch
+
+    if not launch.settings.get("use_cpu") and torch.accelerator.is_available():
+        return False, torch.accelerator.device_count()
+    return True, environment.cores()
+
+
+def _free_port(port: int, machines: int, rank: int, *, wanted: bool) -> int:
+    """Take another port if this one is taken; machines that must agree on it cannot."""
+    if rank or _is_free(port):
+        return port
+    if machines > 1:
+        raise ConfigError(
+            f"port {port} of this machine is taken; pass another --main_process_port on all "
+            "machines"
+        )
+    with socket.socket() as free:
+        free.bind(("", 0))
+        other = int(free.getsockname()[1])
+    say = log.warning if wanted else log.info
+    say("port %d is taken; using %d", port, other)
+    return other
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def _accelerate(words: list[Any], options: LaunchOptions) -> None:
+    """Do as ``accelerate launch`` does, and say in a sentence how the processes ended."""
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    if options.verbose < 2:  # the processes say themselves what is wrong
+        for noisy in ("torch.distributed.elastic", "torch.distributed.run"):
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    try:
+        launch_command(launch_command_parser().parse_args([str(word) for word in words]))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        _ended(failure.exitcode, f"process {rank} (pid {failure.pid})", error)
+    except subprocess.CalledProcessError as error:
+        _ended(error.returncode, "the process", error)
+    except SignalException as error:
+        raise ToldError(128 + error.sigval) from error
+    except ValueError as error:
+        raise ConfigError(f"{options.launch}: {error}") from error
+    except OSError as error:
+        raise ProcessError(f"the processes cannot be started: {error}") from error
+
+
+def _ended(code: int, who: str, error: Exception) -> None:
+    if code > 0:
+        raise ToldError(code) from error
+    name = signal.Signals(-code).name
+    hint = ": often the system's way when memory runs out" if name == "SIGKILL" else ""
+    raise ProcessError(
+        f"{who} was ended by signal {name}{hint}; all others were stopped"
+    ) from error

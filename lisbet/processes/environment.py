@@ -1,0 +1,100 @@
+"""Which of the processes this one is, as its launcher says. Needs no torch."""
+
+import importlib.util
+import os
+import re
+
+from lisbet.errors import ConfigError
+
+FIRST_PORT, PORTS = 20000, 20000
+"""A job's rendezvous port follows from its number, among these."""
+
+
+def rank() -> int:
+    """Return the number of this process among all, from 0."""
+    slurm = os.environ["SLURM_PROCID"] if _in_slurm_step() else "0"
+    return int(os.environ.get("RANK", slurm))
+
+
+def count() -> int:
+    """Return the number of processes of the run, over all machines."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def local_count() -> int:
+    """Return the number of processes of the run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def threads() -> int:
+    """Return the cores of this machine for each process of the run on it, at least 1."""
+    return max(1, cores() // local_count())
+
+
+def cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def adopt_slurm() -> bool:
+    """Take the tasks of ``srun`` for the processes of a run, if no launcher came between.
+
+    Returns
+    -------
+    bool
+        Whether this process is one of several such tasks.
+    """
+    if "RANK" in os.environ or not _in_slurm_step():
+        return False
+    env = os.environ
+    job, step = int(env["SLURM_JOB_ID"]), int(env["SLURM_STEP_ID"])
+    env["RANK"], env["LOCAL_RANK"] = env["SLURM_PROCID"], env["SLURM_LOCALID"]
+    env["WORLD_SIZE"] = env["SLURM_STEP_NUM_TASKS"]
+    per_node = env.get("SLURM_STEP_TASKS_PER_NODE", "1")
+    env["LOCAL_WORLD_SIZE"] = re.split(r"[(,]", per_node)[0]
+    env.setdefault("MASTER_ADDR", first_host(env["SLURM_STEP_NODELIST"]))
+    env.setdefault("MASTER_PORT", str(FIRST_PORT + (7 * job + step) % PORTS))
+    return True
+
+
+def leave_others() -> None:
+    """Forget the other processes of a launcher, for what is done by one alone."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        os.environ.pop(name, None)
+
+
+def slurm_machines() -> tuple[int, int, str, int] | None:
+    """Return number of machines, this one's, the first one's name and a port, in a SLURM step."""
+    env = os.environ
+    if int(env.get("SLURM_STEP_NUM_NODES", 1)) < 2 or "SLURM_NODEID" not in env:
+        return None
+    port = FIRST_PORT + (7 * int(env["SLURM_JOB_ID"]) + int(env["SLURM_STEP_ID"])) % PORTS
+    host = first_host(env["SLURM_STEP_NODELIST"])
+    return int(env["SLURM_STEP_NUM_NODES"]), int(env["SLURM_NODEID"]), host, port
+
+
+def first_host(nodes: str) -> str:
+    """Return the first name of a SLURM host list; ``scontrol`` is absent inside containers.
+
+    Examples
+    --------
+    >>> first_host("gpu-[003-010,12],login"), first_host("n1,n2"), first_host("r[1-2]n[3,4]-ib")
+    ('gpu-003', 'n1', 'r1n3-ib')
+    """
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
+    assert first is not None
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0])
+
+
+def require_deepspeed() -> None:
+    """Raise an error that says how to install DeepSpeed where it is missing."""
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError(
+            "DeepSpeed is not installed; install it with pip install 'lisbet[deepspeed]' "
+            "(DS_BUILD_OPS=0 in the environment avoids compiling), or use --launch=fsdp"
+        )
+
+
+def _in_slurm_step() -> bool:
+    """Whether srun started this process with others; a batch script itself is not in a step."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in os.environ

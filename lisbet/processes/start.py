@@ -1,0 +1,194 @@
+"""Start the processes of a run, on every strategy that a launch file can ask for."""
+
+import os
+import socket
+import warnings
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
+from torch._C._distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
+
+from lisbet.errors import ConfigError, ProcessError
+from lisbet.processes import environment
+
+RENDEZVOUS_S = 300
+"""How long processes wait for each other at the start; LISBET_RENDEZVOUS_S sets another time."""
+COLLECTIVE = timedelta(minutes=30)
+"""How long one process waits for another in training: reading and writing happen in between."""
+
+
+def start(mixed_precision: str | None = None, *, sharded: bool = True) -> Accelerator:
+    """Find the other processes, if there are any, and return what holds them together.
+
+    Parameters
+    ----------
+    mixed_precision : str, optional
+        "no", "bf16" or "fp16"; None leaves it to the launch file.
+    sharded : bool
+        Whether a sharded strategy is honoured. Applying a model needs none.
+
+    Raises
+    ------
+    ConfigError
+        If launch file and options contradict each other, or this machine lacks what they ask for.
+    ProcessError
+        If the processes do not find each other.
+    """
+    if not sharded:
+        for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
+            os.environ.pop(name, None)
+    deepspeed, fsdp = (_flag(f"ACCELERATE_USE_{name}") for name in ("DEEPSPEED", "FSDP"))
+    if deepspeed:
+        environment.require_deepspeed()
+    if environment.count() == 1 and (deepspeed or fsdp):
+        _stand_alone()
+    on_cpu = _flag("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    if environment.local_count() > 1:
+        # Launchers set 1, whatever the cores; without any, Accelerate would.
+        os.environ.setdefault("OMP_NUM_THREADS", str(environment.threads()))
+        torch.set_num_threads(environment.threads())
+    if environment.count() > 1 or deepspeed or fsdp:
+        _enough_devices(on_cpu)
+        _meet("gloo" if on_cpu else _backend(fsdp))
+    chosen = _precision(mixed_precision)
+    if on_cpu and fsdp:
+        # Accelerate shards on accelerators only; told that these are, it does on processors too.
+        PartialState(backend="gloo")
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    elif on_cpu and not deepspeed:
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    if on_cpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # Accelerate imports DeepSpeed if it can
+    options: dict[str, Any] = {"step_scheduler_with_optimizer": False, "mixed_precision": chosen}
+    if deepspeed:
+        options |= {"deepspeed_plugin": _deepspeed(chosen, on_cpu), "mixed_precision": "no"}
+        options["kwargs_handlers"] = [InitProcessGroupKwargs(backend="gloo")] if on_cpu else []
+    accelerator = Accelerator(**options)
+    wanted = {deepspeed: DistributedType.DEEPSPEED, fsdp: DistributedType.FSDP}.get(True)
+    if wanted is not None and accelerator.distributed_type != wanted:
+        raise ProcessError(f"asked for {wanted.value}, got {accelerator.distributed_type.value}")
+    if accelerator.num_processes != environment.count():
+        raise ProcessError(
+            f"the launcher started {environment.count()} processes, but each of them is alone; "
+            "start them with betman --launch, accelerate launch or torchrun"
+        )
+    return accelerator
+
+
+def mixed_precision_of(accelerator: Accelerator) -> str:
+    """Return the arithmetic of the network; DeepSpeed keeps it in its own configuration."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        autocast = accelerator.state.deepspeed_plugin.deepspeed_config.get("torch_autocast", {})
+        return {"bfloat16": "bf16", "float16": "fp16"}.get(autocast.get("dtype"), "no")
+    return str(accelerator.mixed_precision)
+
+
+def _precision(wanted: str | None) -> str:
+    """Resolve the option and the launch file, which must not contradict each other."""
+    launched = os.environ.pop("ACCELERATE_MIXED_PRECISION", "no")
+    if launched != "no" and wanted not in (None, launched):
+        raise ConfigError(
+            f"--mixed_precision={wanted} contradicts the launch file, which says {launched}; "
+            "write 'no' there to leave it to the option"
+        )
+    return wanted or launched
+
+
+def _enough_devices(on_cpu: bool) -> None:
+    """Refuse more processes than devices: they would take each other's memory."""
+    devices = environment.cores() if on_cpu else torch.accelerator.device_count()
+    bound = "SLURM_STEP_NUM_TASKS" in os.environ and devices == 1  # srun gave each task its own
+    if environment.local_count() > devices and not bound:
+        what = "cores" if on_cpu else "devices"
+        raise ConfigError(
+            f"{environment.local_count()} processes on a machine of {devices} {what}; start at "
+            f"most {devices} with --num_processes (torchrun: --nproc_per_node)"
+        )
+
+
+def _backend(fsdp: bool) -> str:
+    """Return the backend of this machine's devices; sharded weights are gathered on the host."""
+    device = torch.accelerator.current_accelerator()
+    assert device is not None
+    backend = dist.get_default_backend_for_device(device)
+    return f"cpu:gloo,{device.type}:{backend}" if fsdp else backend
+
+
+def _stand_alone() -> None:
+    """Give a single process what a sharded strategy expects of its launcher."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1}
+    for name, value in {**alone, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        os.environ.setdefault(name, str(value))
+
+
+def _meet(backend: str) -> None:
+    """Form the process group; within a stated time, or say what to look at."""
+    limit = int(os.environ.get("LISBET_RENDEZVOUS_S", RENDEZVOUS_S))
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    if backend != "gloo":
+        torch.accelerator.set_device_index(
+            int(os.environ["LOCAL_RANK"]) % torch.accelerator.device_count()
+        )
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=limit)))
+        _count_in(store, size, limit)
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE
+        )
+    except (dist.DistStoreError, dist.DistNetworkError, ValueError, OSError) as error:
+        raise ProcessError(
+            f"the {environment.count()} processes of this run did not find each other within "
+            f"{limit} s; process {environment.rank()} waited at {where}. {CHECKLIST}\n"
+            f"  ({str(error).splitlines()[0]})"
+        ) from error
+
+
+CHECKLIST = """Check that
+  - the command was started on every machine, each with its own --machine_rank from 0
+  - --main_process_ip is the address of machine 0, reachable from the others (a firewall?)
+  - --main_process_port and --num_processes are the same on all machines, and the port is free"""
+
+
+def _count_in(store: Store, size: int, limit: int) -> None:
+    """Wait for everyone: a launcher's store answers before all have come."""
+    if store.add("lisbet/arrived", 1) == size:
+        store.set("lisbet/complete", "1")
+    store.wait(["lisbet/complete"], timedelta(seconds=limit))
+
+
+def _deepspeed(precision: str, on_cpu: bool) -> DeepSpeedPlugin:
+    """Make Accelerate's plug-in from what the launch file left in the environment."""
+    # DeepSpeed calls collectives by names that PyTorch has since changed, each time with a warning.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    if on_cpu:
+        import deepspeed
+
+        # gloo does as well; this one would be compiled for a minute.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # Accelerate would fill in 1 from the environment, whatever the batches turn out to be.
+    os.environ.pop("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", None)
+    plugin = _Plugin()
+    plugin.deepspeed_config.pop("gradient_accumulation_steps", None)
+    if precision != "no":
+        # Casting the model instead would leave bf16 weights where float32 ones are documented.
+        dtype = {"bf16": "bfloat16", "fp16": "float16"}[precision]
+        plugin.deepspeed_config["torch_autocast"] = {"enabled": True, "dtype": dtype}
+    return plugin
+
+
+class _Plugin(DeepSpeedPlugin):  # type: ignore[misc]
+    def set_deepspeed_weakref(self) -> None:
+        """Register with transformers, which is not used here."""
+        self.dschf = None
+
+
+def _flag(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true", "yes")
