@@ -1,8 +1,9 @@
 """How a step scales: measured for 1 and 2 processes here, predicted for 8 and 64 GPUs.
 
-Each process has one core, as a GPU is one device. Strong scaling keeps the global batch, weak scaling
-keeps the windows of each process. Bytes are those that the loopback interface carried. The prediction
-is arithmetic with the assumptions that it prints; what of it can be measured here stands beside it.
+Each process has one core, as a GPU is one device. Strong scaling keeps the global batch, weak
+scaling keeps the windows of each process. Bytes are those that the loopback interface carried. The
+prediction is arithmetic with the assumptions that it prints; what of it can be measured here stands
+beside it.
 
     python benchmarks/scaling.py [--batch_size 16] [--steps 6] [--tflops 40] …
 """
@@ -37,7 +38,8 @@ def main() -> None:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.worker:
-        return work(asked)
+        work(asked)
+        return
     with tempfile.TemporaryDirectory() as place:
         betman = [sys.executable, "-m", "lisbet", "fetch_dataset", "SampleData"]
         subprocess.run(betman, cwd=place, check=True, stdout=subprocess.DEVNULL)
@@ -54,8 +56,8 @@ def main() -> None:
 def report(runs: dict[str, dict[str, Any]], size: int) -> None:
     """Print what was measured."""
     one = runs["1 process"]
-    print(f"{one['parameters']} parameters, W 200, {one['features']} features, 4 tasks, one core for "
-          f"each process, {size} windows of each task in a batch; median of the steps\n")  # fmt: skip
+    print(f"{one['parameters']} parameters, W 200, {one['features']} features, 4 tasks, one core "
+          f"for each process, {size} windows of each task in a batch; medians\n")  # fmt: skip
     print("| run | step, s | of it communication, s | bytes per step and process | efficiency |")
     print("|---|---|---|---|---|")
     for name, run in runs.items():

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ FOLDERS = (PACKAGE / "launch_files", PACKAGE.parent / "launch")
 ALONE = "NO"
 """The distributed_type of a single process."""
 PORT = 29500
+WIDTH = 80
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,12 @@ def launch_configs(options: LaunchConfigsOptions) -> None:
     """Print what there is: each file's first lines say what it does and when to use it."""
     del options
     paths = configurations()
-    wide = max(map(len, paths))
+    wide = max(map(len, paths)) + 2
     for name, path in paths.items():
         what, when = (line.lstrip("# ") for line in path.read_text("utf-8").splitlines()[:2])
-        alone = read_yaml(path)["distributed_type"] == ALONE
-        print(f"{name:{wide}}  {'one process' if alone else 'any number'}: {what}")
-        print(f"{'':{wide}}  {when}")
+        indent = " " * wide
+        print(textwrap.fill(what, WIDTH, initial_indent=f"{name:{wide}}", subsequent_indent=indent))
+        print(textwrap.fill(when, WIDTH, initial_indent=indent, subsequent_indent=indent))
     print(
         f"\nThe files are in {next(iter(paths.values())).parent}; copy one to change it, and pass"
     )

@@ -1,6 +1,5 @@
 """One command on several processes, for real: the same model, and one end for all of them."""
 
-import hashlib
 import os
 import shutil
 import signal
@@ -361,15 +360,6 @@ def test_two_machines_train_the_same_model(strategy, each, place, machines):
     assert "epoch 1/1" not in outputs[1][1]
 
 
-def test_nothing_was_written_by_chance(place):
-    """Every published model of this file has weights that load."""
-    for run in (place / "models").iterdir():
-        if (run / model_dir.WEIGHTS_LAST).exists():
-            digest = hashlib.sha256((run / model_dir.WEIGHTS_LAST).read_bytes()).hexdigest()
-            assert digest
-            assert weights(run)
-
-
 # Bad input --------------------------------------------------------------------------------------
 
 
@@ -439,7 +429,7 @@ def test_the_launch_configurations_are_listed(tmp_path):
     said = done(betman("launch_configs", cwd=tmp_path)).stdout
     for name in ("single", "cpu", *STRATEGIES):
         assert f"\n{name} " in f"\n{said}"
-    assert max(map(len, said.splitlines())) <= 100
+    assert max(map(len, said.splitlines()[:-4])) <= 80
 
 
 def test_the_launch_configurations_are_in_the_wheel(tmp_path):
