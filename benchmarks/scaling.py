@@ -129,8 +129,9 @@ def work(asked: argparse.Namespace) -> None:
     from lisbet.processes.together import together
     from lisbet.training import strategy
     from lisbet.training.batching import Batching
-    from lisbet.training.loop import build, forward
+    from lisbet.training.loop import build
     from lisbet.training.optim import make_optimizer
+    from lisbet.training.run import forward
     from lisbet.training.scores import Scores
     from lisbet.training.setup import Setup
 
@@ -148,8 +149,8 @@ def work(asked: argparse.Namespace) -> None:
         )
 
         def step(number: int) -> None:
-            loss = scores.total_loss(*forward(model, setup.train.batch(0, number, rows)))
-            accelerator.backward(loss)
+            batch = setup.train.batch(0, number, rows)
+            accelerator.backward(scores.losses_of(forward(model, batch), batch).sum())
             optimizer.step()
             optimizer.zero_grad()
 

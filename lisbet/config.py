@@ -231,6 +231,59 @@ class Scale(Config):
         return MINMAX if self.size is None else "x".join(f"{side:.12g}" for side in self.size)
 
 
+class Interval(Config):
+    """How often something happens: a number of epochs, steps or minutes."""
+
+    count: float = Field(gt=0)
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a number and its unit: ep, steps or min.
+
+        Examples
+        --------
+        >>> Interval.parse("500steps").count, str(Interval.parse("10min"))
+        (500.0, '10min')
+        """
+        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ep|steps|min)", text.strip())
+        whole = found is not None and (found[2] == "min" or float(found[1]).is_integer())
+        if found is None or not whole or float(found[1]) <= 0:
+            raise ValueError(f"expected such as 1ep, 500steps or 10min, got {text!r}")
+        return cls(count=float(found[1]), unit=found[2])
+
+    def __str__(self) -> str:
+        return f"{self.count:g}{self.unit}"
+
+
+class Hours(Config):
+    """A length of time."""
+
+    minutes: int = Field(gt=0)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read hours and minutes.
+
+        Examples
+        --------
+        >>> Hours.parse("23:50").seconds, str(Hours.parse("100:05"))
+        (85800, '100:05')
+        """
+        found = re.fullmatch(r"([0-9]{1,5}):([0-5][0-9])", text.strip())
+        if found is None or not (minutes := 60 * int(found[1]) + int(found[2])):
+            raise ValueError(f"expected hours and minutes such as 23:50, got {text!r}")
+        return cls(minutes=minutes)
+
+    @property
+    def seconds(self) -> int:
+        """Length in seconds."""
+        return 60 * self.minutes
+
+    def __str__(self) -> str:
+        return f"{self.minutes // 60}:{self.minutes % 60:02}"
+
+
 class Window(Config):
     """Which frames make one sample.
 

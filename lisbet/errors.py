@@ -36,6 +36,12 @@ class ProcessError(LisbetError):
     exit_code = 1
 
 
+class StoppedError(LisbetError):
+    """A run was asked to stop and can go on with --resume. EX_TEMPFAIL of sysexits.h."""
+
+    exit_code = 75
+
+
 class ToldError(LisbetError):
     """Another process of this run failed first; its message is the one to read."""
 

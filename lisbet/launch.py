@@ -8,7 +8,10 @@ import subprocess
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
+
+import psutil
 
 from lisbet.errors import ConfigError, ProcessError, ToldError, unknown
 from lisbet.options import LaunchConfigsOptions, LaunchOptions
@@ -210,6 +213,8 @@ def _accelerate(words: list[Any], options: LaunchOptions) -> None:
     if options.verbose < 2:  # the processes say themselves what is wrong
         for noisy in ("torch.distributed.elastic", "torch.distributed.run"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    if hasattr(signal, "SIGUSR1"):  # what torch's launcher does not pass on by itself
+        signal.signal(signal.SIGUSR1, _pass_on)
     try:
         launch_command(launch_command_parser().parse_args([str(word) for word in words]))
     except ChildFailedError as error:
@@ -223,6 +228,13 @@ def _accelerate(words: list[Any], options: LaunchOptions) -> None:
         raise ConfigError(f"{options.launch}: {error}") from error
     except OSError as error:
         raise ProcessError(f"the processes cannot be started: {error}") from error
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    """Send a signal to the processes of the run."""
+    del frame
+    for child in psutil.Process().children():
+        child.send_signal(number)
 
 
 def _ended(code: int, who: str, error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ MODEL_CONFIG = "model_config.yml"
 RUN_CONFIG = "run_config.yml"
 WEIGHTS_LAST = "weights/weights_last.pt"
 EMBEDDING = "embedding"
+BUFFER = 8 * 2**20
+"""Bytes written at once: a network file system is slow at small pieces."""
 
 
 def run_folder(output_path: Path, run_id: str, *, overwrite: bool) -> Path:
@@ -49,6 +52,7 @@ def create(folder: Path, config: ModelConfig, run: dict[str, Any]) -> None:
     loadable until the new one has weights.
     """
     aside = _aside(folder)
+    remove_leftovers(folder)
     if aside.exists():
         # An interrupted --overwrite: of the two, keep the one that has weights.
         shutil.rmtree(aside if (folder / WEIGHTS_LAST).exists() else folder, ignore_errors=True)
@@ -59,6 +63,24 @@ def create(folder: Path, config: ModelConfig, run: dict[str, Any]) -> None:
         write_yaml(beside / RUN_CONFIG, run)
     if aside.exists():
         log.info("the earlier model is kept as %s until this one has weights", aside)
+
+
+def update_run_config(folder: Path, run: dict[str, Any]) -> None:
+    """Publish run_config.yml anew, for a run that goes on with other options."""
+    with published(folder / RUN_CONFIG) as beside:
+        write_yaml(beside, run)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what interrupted writes of a run left behind, in its folder and beside it."""
+    beside = re.compile(rf"\.{re.escape(folder.name)}\.[a-z0-9_]{{8}}\.(partial|old)")
+    left = [path for path in folder.parent.glob(".*") if beside.fullmatch(path.name)]
+    left += [p for p in folder.rglob(".*") if p.name.endswith((".partial", ".old"))]
+    for path in left:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def discard_replaced(folder: Path) -> None:
@@ -88,7 +110,7 @@ def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
         save_tensors(plain, beside)
 
 
-def save_tensors(content: dict[str, Any], path: Path) -> None:
+def save_tensors(content: Any, path: Path) -> None:
     """Save as torch.save does, which hides why the system refused to write; this does not."""
     refused: list[OSError] = []
 
@@ -100,9 +122,10 @@ def save_tensors(content: dict[str, Any], path: Path) -> None:
                 refused.append(error)
                 raise
 
-    with Stream(path, "w") as stream:
+    with Stream(path, "w") as raw:
         try:
-            torch.save(content, stream)
+            with io.BufferedWriter(raw, BUFFER) as stream:
+                torch.save(content, stream)
         except Exception as error:
             raise (refused[0] if refused else error) from None
 

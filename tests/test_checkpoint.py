@@ -12,7 +12,7 @@ from lisbet.cli import main
 from lisbet.models.multitask import MultiTaskModel
 from lisbet.training import batching
 from lisbet.training.batching import Batching, bytes_kept
-from lisbet.training.checkpoint import Manifest, published_checkpoints, verified
+from lisbet.training.manifest import Manifest, published_checkpoints, verified
 
 
 @pytest.fixture(scope="module")

@@ -209,15 +209,14 @@ def test_which_weights_are_kept(annotated):
     rows = history("best")
     lowest = min(rows, key=lambda row: row["dev_loss"])
     setup = setup_of("--task_ids=warp,multilabel", "--dev_ratio=0.34", "--run_id=again")
-    from lisbet.training.loop import evaluate
-    from lisbet.training.scores import Scores
+    from lisbet.training.run import evaluate
+    from lisbet.training.signals import Agreement, Stops
 
     _, best = model_dir.load_model(
         annotated / "models/best/model_config.yml",
         annotated / "models/best/weights/weights_best.pt",
     )
-    scores = Scores(setup.tasks, torch.device("cpu"))
-    found = evaluate(best, setup.dev, slice(0, 16), scores)
+    found = evaluate(best, setup.dev, [slice(0, 16)], Agreement(), Stops())
     assert found["dev_loss"] == pytest.approx(lowest["dev_loss"], rel=1e-5)
 
 

@@ -20,7 +20,7 @@ from lisbet import __version__
 from lisbet.cli import help as help_pages
 from lisbet.cli.argv import normalise
 from lisbet.cli.commands import COMMANDS, Command, Job
-from lisbet.errors import ConfigError, LisbetError, OutputError, ToldError, unknown
+from lisbet.errors import ConfigError, LisbetError, OutputError, StoppedError, ToldError, unknown
 from lisbet.options import LAUNCH_OPTIONS
 from lisbet.processes import environment
 
@@ -48,6 +48,10 @@ def main(argv: list[str] | None = None) -> None:
             _set_up_logging(job.options.verbose)
             job.run()
     except ToldError as error:
+        sys.exit(error.exit_code)
+    except StoppedError as error:
+        sys.stdout.flush()
+        print(f"betman: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except LisbetError as error:
         _fail(str(error), error.exit_code, details)

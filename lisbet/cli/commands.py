@@ -172,6 +172,9 @@ COMMANDS = {
             options.ConsolidateOptions,
             "lisbet.training.consolidate:consolidate_checkpoint",
         ),
+        Command(
+            "verify_checkpoint", options.VerifyOptions, "lisbet.training.resume:verify_checkpoint"
+        ),
         Command("launch_configs", options.LaunchConfigsOptions, "lisbet.launch:launch_configs"),
         Command("model_info", options.InfoOptions, "lisbet.model_dir:model_info"),
         Command("plot_history", options.PlotHistoryOptions, "lisbet.plots:plot_history"),

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -117,6 +118,11 @@ def report(where: str, problems: dict[str, str], total: int) -> str:
     return "\n".join(lines)
 
 
+def _leave_interrupts() -> None:
+    """Let the process that reads with others answer an interrupt for all of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list[Source]:
     """List the recordings below a folder, sorted by id.
 
@@ -209,7 +215,7 @@ def _read_all(
     # Not forked: a forked copy of a process whose libraries hold locks can wait for ever.
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with ProcessPoolExecutor(workers, context, _leave_interrupts) as pool:
             return list(
                 pool.map(
                     _read_one, sources, *zip(*[(dataset, options)] * len(sources), strict=True)

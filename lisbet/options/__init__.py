@@ -15,6 +15,7 @@ from lisbet.options._apply import (
     LaunchConfigsOptions,
     PlotEmbeddingsOptions,
     PlotHistoryOptions,
+    VerifyOptions,
 )
 from lisbet.options._base import LAUNCH_OPTIONS, DataOptions, LaunchOptions, Options
 from lisbet.options._fetch import DATASETS, PUBLISHED_MODELS, FetchModelOptions, FetchOptions
@@ -40,4 +41,5 @@ __all__ = [
     "PlotEmbeddingsOptions",
     "PlotHistoryOptions",
     "TrainOptions",
+    "VerifyOptions",
 ]

@@ -129,6 +129,17 @@ class ConsolidateOptions(Options):
     )
 
 
+class VerifyOptions(Options):
+    """Check the checkpoints of a run, file by file, and say which one a resume would take.
+
+    Examples
+    --------
+    betman verify_checkpoint models/mice
+    """
+
+    model_path: Path = positional("the model's folder, models/RUN")
+
+
 class LaunchConfigsOptions(Options):
     """List the launch configurations: what there is, for how many devices, and when to use which.
 

@@ -18,6 +18,8 @@ from lisbet.config import (
     AS_TEXT,
     WORDS_AS_TEXT,
     Config,
+    Hours,
+    Interval,
     Renames,
     Scale,
     Selection,
@@ -96,6 +98,8 @@ Augmentations = Annotated[
     BeforeValidator(lambda raw: augment.parse(raw) if isinstance(raw, str) else raw),
     PlainSerializer(augment.as_text, return_type=str),
 ]
+IntervalText = Annotated[Interval, from_text(Interval), AS_TEXT]
+HoursText = Annotated[Hours, from_text(Hours), AS_TEXT]
 ScaleText = Annotated[Scale, from_text(Scale), AS_TEXT]
 SelectionText = Annotated[Selection, from_text(Selection), AS_TEXT]
 SettingsText = Annotated[Settings, from_text(Settings), AS_TEXT]

@@ -12,6 +12,7 @@ from pydantic import (
 from lisbet import augment
 from lisbet.config import (
     Dataset,
+    Interval,
     Settings,
     TaskData,
     Window,
@@ -29,6 +30,8 @@ from lisbet.options._base import (
     Augmentations,
     DataFormats,
     DataOptions,
+    HoursText,
+    IntervalText,
     LaunchOptions,
     Paths,
     Preset,
@@ -169,6 +172,40 @@ class TrainOptions(DataOptions, LaunchOptions):
         group="output",
     )
     overwrite: bool = option(False, "replace an earlier model of this run_id", group="output")
+    resume: bool = option(
+        False,
+        "go on from the newest checkpoint of --run_id; start where there is none yet",
+        group="interruptions",
+    )
+    checkpoint_every: IntervalText = option(
+        Interval(count=1, unit="ep"),
+        "how often everything is saved: 1ep, 500steps or 10min",
+        group="interruptions",
+    )
+    keep_checkpoints: int = option(
+        2, "how many checkpoints to keep, the newest", group="interruptions", ge=1
+    )
+    max_time: HoursText | None = option(
+        None,
+        "save and stop after this time, HH:MM, before a queue does it",
+        group="interruptions",
+    )
+    on_save_error: Literal["stop", "continue"] = option(
+        "stop", "what a checkpoint that cannot be written is", group="interruptions"
+    )
+    skip_nonfinite: int = option(
+        0,
+        "steps that may be left out because a loss or gradient is infinite or no number",
+        group="interruptions",
+        ge=0,
+    )
+    debug_step: int | None = option(
+        None,
+        "repeat this step of --run_id from a checkpoint before it, print each sample, write "
+        "nothing",
+        group="interruptions",
+        ge=0,
+    )
     hash_samples: bool = option(
         False,
         "write sample_hashes.csv: what was drawn in each step, to compare runs",
@@ -216,6 +253,15 @@ class TrainOptions(DataOptions, LaunchOptions):
                 )
         if self.save_weights == "best" and self.dev_ratio is None:
             raise ConfigError("--save_weights=best needs held-out recordings; pass --dev_ratio")
+        return self
+
+    @model_validator(mode="after")
+    def _can_go_on(self) -> Self:
+        for name, given in (("resume", self.resume), ("debug_step", self.debug_step is not None)):
+            if given and self.run_id is None:
+                raise ConfigError(f"--{name} needs --run_id, to know which run is meant")
+        if self.resume and self.overwrite:
+            raise ConfigError("--resume keeps what --overwrite replaces; pass one of them")
         return self
 
     @field_validator("run_id")

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
-from torch._C._distributed_c10d import Store
+from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from lisbet.errors import ConfigError, ProcessError
@@ -139,6 +139,9 @@ def _meet(backend: str) -> None:
         )
     try:
         store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=limit)))
+        # A launcher keeps its store when it starts the processes again.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = PrefixStore(f"lisbet/{attempt}", store)
         _count_in(store, size, limit)
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE
@@ -159,9 +162,9 @@ CHECKLIST = """Check that
 
 def _count_in(store: Store, size: int, limit: int) -> None:
     """Wait for everyone: a launcher's store answers before all have come."""
-    if store.add("lisbet/arrived", 1) == size:
-        store.set("lisbet/complete", "1")
-    store.wait(["lisbet/complete"], timedelta(seconds=limit))
+    if store.add("arrived", 1) == size:
+        store.set("complete", "1")
+    store.wait(["complete"], timedelta(seconds=limit))
 
 
 def _deepspeed(precision: str, on_cpu: bool) -> DeepSpeedPlugin:

@@ -26,7 +26,7 @@ SILENCE = 20
 """A neighbour silent for so many ticks is gone."""
 GRACE_S = 2.0
 """Time that the first to fail has to print its message before the others end."""
-FAILED, ALIVE = "lisbet/failed", "lisbet/alive/{}"
+FAILED, ALIVE = "failed", "alive/{}"
 
 
 @contextmanager
@@ -66,11 +66,14 @@ def together(mixed_precision: str | None = None, *, sharded: bool = True) -> Ite
         yield accelerator
         accelerator.wait_for_everyone()
     except BaseException as error:
-        told = watch.tell(_readable(error))
+        lost = _lost_contact(error)
+        if lost:  # the end of another one; give it, or its neighbour, time to say more
+            time.sleep(GRACE_S)
+        told = watch.tell(ProcessError(LOST) if lost else _readable(error))
         if told is not None:
             time.sleep(GRACE_S)
             raise ToldError(told) from error
-        if _lost_contact(error):
+        if lost:
             raise ProcessError(LOST) from error
         raise
     finally:
@@ -121,9 +124,6 @@ class Watch(threading.Thread):
 
     def tell(self, error: LisbetError) -> int | None:
         """Tell the others of a failure; return the exit code of one that told before."""
-        if _lost_contact(error):
-            # Another one's end looks like this; give it, or its neighbour, time to say more.
-            time.sleep(GRACE_S)
         try:
             first = self._set_failed(error.exit_code, str(error))
         except RuntimeError:

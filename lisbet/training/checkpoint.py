@@ -1,203 +1,241 @@
-"""Checkpoints: the whole state of a run, published with a manifest of hashes or not at all.
+"""Save the whole state of a run, published or not at all, and take it up again."""
 
-``models/RUN/checkpoints/step_00001200/`` holds the state in one of the forms of `strategy`, and a
-manifest that names every file with its size and SHA-256.
-"""
-
-import hashlib
+import json
 import logging
 import os
 import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from pydantic import ValidationError
-from torch import nn
+from torch import Tensor
 
 from lisbet.config import Config
-from lisbet.errors import ModelError, first_message
+from lisbet.model_dir import save_tensors
 from lisbet.publish import sync
 from lisbet.training import strategy
+from lisbet.training.manifest import (
+    CHECKPOINTS,
+    FORMAT,
+    File,
+    Manifest,
+    describe,
+    published_checkpoints,
+)
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
-MANIFEST, SEAL = "manifest.json", "manifest.sha256"
-FORMAT = 1
+PROGRESS, METRICS = "progress.json", "metrics.pt"
 
 
-class File(Config):
-    """A file of a checkpoint."""
-
-    size: int
-    sha256: str
-
-
-class Manifest(Config):
-    """What a checkpoint is and holds.
+class Progress(Config):
+    """How far a run is, beside its weights.
 
     Attributes
     ----------
-    format : int
-        Version of this layout.
-    form : str
-        "whole", "sharded" or "deepspeed", see `strategy`.
-    strategy : str
-        What wrote it, for people.
-    processes : int
-        How many processes wrote it.
     step : int
         Optimiser steps done.
-    files : dict of File
-        Every other file, by its path in the checkpoint.
+    history : tuple of dict
+        A row for each finished epoch.
+    hashes : tuple
+        Rows of sample_hashes.csv.
+    skipped : int
+        Steps that were skipped because they were not finite.
+    scaler : dict
+        State of the fp16 gradient scaler.
+    run : dict
+        What run_config.yml holds: options, versions, data.
     """
 
-    format: int
-    form: str
-    strategy: str
-    processes: int
     step: int
-    files: dict[str, File]
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Read and check the manifest of a checkpoint, without looking at the other files.
-
-        Raises
-        ------
-        ModelError
-            If the checkpoint is unfinished, damaged, or of a later release.
-        """
-        place = folder / MANIFEST
-        if not place.is_file():
-            raise ModelError(
-                f"{folder} is no finished checkpoint: it has no {MANIFEST}. See what there is "
-                f"in {folder.parent}"
-            )
-        text = place.read_bytes()
-        seal = folder / SEAL
-        if not seal.is_file() or seal.read_text("ascii", "replace") != _sha256(text):
-            raise ModelError(f"{place} is damaged: it does not have the hash in {SEAL}")
-        try:
-            found = cls.model_validate_json(text)
-        except ValidationError as error:
-            raise ModelError(f"{place}: {first_message(error)}") from error
-        if found.format != FORMAT:
-            raise ModelError(f"{place} has format {found.format}; this release reads {FORMAT}")
-        return found
-
-    def problems(self, folder: Path) -> dict[str, str]:
-        """Say of each file of the checkpoint that is not as it was written, what is wrong."""
-        wrong = {}
-        for name, file in self.files.items():
-            path = folder / name
-            if not path.is_file():
-                wrong[name] = "is missing"
-            elif (size := path.stat().st_size) != file.size:
-                wrong[name] = f"has {size} bytes instead of {file.size}"
-            elif hash_of(path) != file.sha256:
-                wrong[name] = "is damaged: another hash than when it was written"
-        return wrong
+    history: tuple[dict[str, int | float], ...]
+    hashes: tuple[tuple[int, int, str], ...]
+    skipped: int
+    scaler: dict[str, Any]
+    run: dict[str, Any]
 
 
-def verified(folder: Path) -> Manifest:
-    """Read a checkpoint's manifest and compare every file with it.
+class Checkpoints:
+    """Writes the checkpoints of a run.
 
-    Raises
-    ------
-    ModelError
-        Naming each file that is missing, cut off or changed.
-    """
-    manifest = Manifest.read(folder)
-    if wrong := manifest.problems(folder):
-        lines = "".join(f"\n  {name} {why}" for name, why in wrong.items())
-        raise ModelError(f"the checkpoint {folder} cannot be used:{lines}")
-    return manifest
-
-
-def published_checkpoints(run: Path) -> list[Path]:
-    """Return the published checkpoints of a run, the newest first."""
-    folders = (run / CHECKPOINTS).glob("step_*")
-    return sorted((folder for folder in folders if folder.is_dir()), reverse=True)
-
-
-def save_checkpoint(
-    accelerator: Accelerator,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    run: Path,
-    step: int,
-    keep: int,
-) -> None:
-    """Publish the state after a step, and only then remove older ones. All processes must call it.
+    A state of one file is copied at the step boundary and written by a thread while training goes
+    on. Sharded states are written at once, by all processes together.
 
     Parameters
     ----------
+    accelerator : Accelerator
+        The processes.
+    model, optimizer
+        As `strategy.prepare` gave them.
     run : Path
         The model directory.
-    step : int
-        Optimiser steps done.
     keep : int
-        How many checkpoints there may be then.
+        How many checkpoints there may be.
+    go_on : bool
+        Whether training goes on when one cannot be written.
     """
-    target = run / CHECKPOINTS / f"step_{step:08}"
-    beside = target.with_name(f".{target.name}.partial")
-    if accelerator.is_main_process:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    strategy.save_state(accelerator, model, optimizer, beside)
-    accelerator.wait_for_everyone()
-    files = _hash_shared_out(beside, accelerator)
-    if accelerator.is_main_process:
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: Any,
+        optimizer: Any,
+        run: Path,
+        keep: int,
+        *,
+        go_on: bool,
+    ) -> None:
+        self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
+        self.run, self.keep, self.go_on = run, keep, go_on
+        self.saved_step = 0
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future | None = None
+
+    def save(self, progress: Progress, metrics: dict[str, Tensor]) -> None:
+        """Save the state after a step. All processes must call it.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written, unless training goes on. Earlier checkpoints stay.
+        """
+        started = time.perf_counter()
+        self.saved_step = progress.step
+        self.wait()
+        counts = gather_object([metrics])
+        target = self.run / CHECKPOINTS / f"step_{progress.step:08}"
+        if strategy.state_form(self.accelerator) == strategy.WHOLE:
+            state = strategy.copy_of_state(self.model, self.optimizer)
+            if self.accelerator.is_main_process:
+                write = self._whole_writer(target, state, progress, counts)
+                self._writing = self._writer.submit(write)
+        else:
+            self._guard(lambda: self._save_shards(target, progress, counts))
+        held = time.perf_counter() - started
+        log.info("checkpoint %s held training up for %.3f s", target.name, held)
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is published; raise what kept it from being so."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            self._guard(writing.result)
+
+    def poll(self) -> None:
+        """Raise what kept the last checkpoint from being published, if it is known by now."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def _guard(self, save: Callable[[], None]) -> None:
+        try:
+            save()
+        except OSError as error:
+            if not self.go_on:
+                raise
+            if self.accelerator.is_main_process:
+                log.warning(
+                    "no checkpoint was written: %s: %s; training goes on, earlier ones stay",
+                    error.filename, error.strerror or error,
+                )  # fmt: skip
+
+    def _whole_writer(
+        self, target: Path, state: dict, progress: Progress, counts: list
+    ) -> Callable[[], None]:
+        def write() -> None:
+            started = time.perf_counter()
+            beside = _fresh(target)
+            try:
+                save_tensors(state, beside / strategy.STATE_FILE)
+                _write_progress(beside, progress, counts)
+                files = {path.name: _synced(path) for path in sorted(beside.iterdir())}
+                self._publish(beside, target, progress.step, files)
+            except OSError as error:
+                shutil.rmtree(beside, ignore_errors=True)
+                error.filename = error.filename or str(target)
+                raise
+            spent = time.perf_counter() - started
+            log.info("checkpoint %s was written in %.3f s", target.name, spent)
+
+        return write
+
+    def _save_shards(self, target: Path, progress: Progress, counts: list) -> None:
+        accelerator, beside = self.accelerator, target.with_name(f".{target.name}.partial")
+        failure, own = None, {}
+        try:
+            if accelerator.is_main_process:
+                _fresh(target)
+            accelerator.wait_for_everyone()
+            strategy.save_shards(accelerator, self.model, self.optimizer, beside)
+            if accelerator.is_main_process:
+                _write_progress(beside, progress, counts)
+            accelerator.wait_for_everyone()
+            names = [path for path in sorted(beside.rglob("*")) if path.is_file()]
+            for path in names[accelerator.process_index :: accelerator.num_processes]:
+                own[path.relative_to(beside).as_posix()] = _synced(path)
+        except OSError as error:
+            failure = f"{error.filename or target}: {error.strerror or error}"
+        if failed := [said for said in gather_object([failure]) if said]:
+            if accelerator.is_main_process:
+                shutil.rmtree(beside, ignore_errors=True)
+            raise OSError(failed[0])
+        files = {name: file for part in gather_object([own]) for name, file in part.items()}
+        if accelerator.is_main_process:
+            self._publish(beside, target, progress.step, files)
+        accelerator.wait_for_everyone()
+
+    def _publish(self, beside: Path, target: Path, step: int, files: dict[str, File]) -> None:
+        """Give the finished folder its name, and only then remove older ones."""
         manifest = Manifest(
             format=FORMAT,
-            form=strategy.state_form(accelerator),
-            strategy=strategy.name(accelerator),
-            processes=accelerator.num_processes,
+            form=strategy.state_form(self.accelerator),
+            strategy=strategy.name(self.accelerator),
+            processes=self.accelerator.num_processes,
             step=step,
             files=files,
         )
-        _publish(beside, target, manifest)
-        for old in published_checkpoints(run)[keep:]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
+        manifest.write(beside)
+        for folder in {beside, *((beside / name).parent for name in files)}:
+            sync(folder)
+        if target.exists():  # the same step once more; what is there is the same
+            remove_folder(target)
+        os.rename(beside, target)
+        sync(target.parent)
+        sync(target.parent.parent)
+        for old in published_checkpoints(self.run)[self.keep :]:
+            remove_folder(old)
 
 
-def _publish(beside: Path, target: Path, manifest: Manifest) -> None:
-    text = manifest.model_dump_json(indent=1).encode()
-    for name, content in ((MANIFEST, text), (SEAL, _sha256(text).encode())):
-        (beside / name).write_bytes(content)
-        sync(beside / name)
-    for folder in {beside, *((beside / name).parent for name in manifest.files)}:
-        sync(folder)
-    if target.exists():  # the same step once more, after a resume from an earlier one
-        shutil.rmtree(target)
-    os.rename(beside, target)
-    sync(target.parent)
-    sync(target.parent.parent)
+def read_progress(folder: Path) -> tuple[Progress, list[dict[str, Tensor]]]:
+    """Read how far the run of a verified checkpoint was, and the counts of each process."""
+    progress = Progress(**json.loads((folder / PROGRESS).read_text("utf-8")))
+    counts = torch.load(folder / METRICS, map_location="cpu", weights_only=True)
+    return progress, list(counts)
 
 
-def _hash_shared_out(folder: Path, accelerator: Accelerator) -> dict[str, Any]:
-    """Hash and sync all files, each by one process; return what all found."""
-    names = sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    )
-    own = {}
-    for name in names[accelerator.process_index :: accelerator.num_processes]:
-        sync(folder / name)
-        own[name] = File(size=(folder / name).stat().st_size, sha256=hash_of(folder / name))
-    return {name: file for part in gather_object([own]) for name, file in part.items()}
+def remove_folder(folder: Path) -> None:
+    """Remove a checkpoint so that a crash on the way leaves nothing that looks like one."""
+    aside = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(folder, aside)
+    shutil.rmtree(aside)
 
 
-def hash_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _fresh(target: Path) -> Path:
+    beside = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    return beside
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _write_progress(folder: Path, progress: Progress, counts: list) -> None:
+    (folder / PROGRESS).write_text(progress.model_dump_json(), "utf-8")
+    save_tensors(counts, folder / METRICS)
+
+
+def _synced(path: Path) -> File:
+    sync(path)
+    return describe(path)

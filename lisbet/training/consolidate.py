@@ -16,7 +16,7 @@ from lisbet.errors import ModelError
 from lisbet.models.multitask import MultiTaskModel, require_fitting
 from lisbet.options import ConsolidateOptions
 from lisbet.processes import environment
-from lisbet.training.checkpoint import CHECKPOINTS, published_checkpoints, verified
+from lisbet.training.manifest import CHECKPOINTS, Manifest, published_checkpoints, verified
 from lisbet.training.strategy import DEEPSPEED, SHARDED, STATE_FILE, WHOLE
 
 log = logging.getLogger(__name__)
@@ -29,10 +29,15 @@ def consolidate_checkpoint(options: ConsolidateOptions) -> None:
     folder = _chosen(run, options.checkpoint)
     manifest = verified(folder)
     log.info("%s: step %d, by %s", folder, manifest.step, manifest.strategy)
-    weights = _READERS[manifest.form](folder)
+    weights = read_weights_of(folder, manifest)
     require_fitting(MultiTaskModel(config).to("meta"), weights, str(folder))
     model_dir.save_weights(run / model_dir.WEIGHTS_LAST, weights)
     print(f"weights of step {manifest.step} written to {run / model_dir.WEIGHTS_LAST}")
+
+
+def read_weights_of(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
+    """Read the weights of a checkpoint that was verified, without the optimizer's state."""
+    return _READERS[manifest.form](folder)
 
 
 def _chosen(run: Path, wanted: Path | None) -> Path:

@@ -29,17 +29,21 @@ class SampleHashes:
             ):
                 own.append((row, task, hashlib.sha256(_bytes(window) + _bytes(label)).hexdigest()))
 
-    def write(self, path: Path, *, speaks: bool) -> None:
-        """Bring the rows of all processes together and publish the table so far."""
+    def collected(self) -> list[tuple[int, int, str]]:
+        """Bring the rows of all processes together; return epoch, step and hash of each step."""
         parts = gather_object([self.steps])
         self.steps = {}
         for epoch, step in sorted({key for part in parts for key in part}):
             samples = sorted(sample for part in parts for sample in part.get((epoch, step), ()))
             digest = hashlib.sha256(repr(samples).encode()).hexdigest()
             self.rows.append((epoch, step, digest))
-        if speaks:
-            with published(path) as beside, beside.open("w", newline="") as stream:
-                csv.writer(stream).writerows([("epoch", "step", "sha256"), *self.rows])
+        return self.rows
+
+    @staticmethod
+    def write(path: Path, rows: list[tuple[int, int, str]]) -> None:
+        """Publish the table."""
+        with published(path) as beside, beside.open("w", newline="") as stream:
+            csv.writer(stream).writerows([("epoch", "step", "sha256"), *rows])
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

@@ -43,12 +43,3 @@ def make_optimizer(
     """Return AdamW over the weights that are trained."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     return torch.optim.AdamW(trained, lr=learning_rate, weight_decay=weight_decay)
-
-
-def make_schedule(
-    optimizer: torch.optim.Optimizer, steps_per_epoch: int, warmup_epochs: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """Return the schedule; it is stepped once with each optimiser step."""
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: rate_factor(step, steps_per_epoch, warmup_epochs)
-    )

@@ -36,12 +36,12 @@ class Reporter:
         self.epochs, self.steps, self.windows = epochs, steps, windows
         self.console = Console(file=sys.stderr, quiet=not speaks, highlight=False)
         self.started = time.monotonic()
-        self.speed = 0.0
+        self.speed, self.here = 0.0, 0
 
     @contextmanager
-    def epoch(self, epoch: int) -> Iterator["Ticker"]:
-        """Show the steps of one epoch; call the ticker after each."""
-        ticker = Ticker(self, epoch)
+    def epoch(self, epoch: int, done: int = 0) -> Iterator["Ticker"]:
+        """Show the steps of one epoch, of which some may be done; call the ticker after each."""
+        ticker = Ticker(self, epoch, done)
         with ticker.progress:
             yield ticker
         self.speed = ticker.rate()
@@ -49,7 +49,8 @@ class Reporter:
     def finished(self, epoch: int, row: dict[str, float]) -> None:
         """Print the line of a finished epoch."""
         spent = time.monotonic() - self.started
-        left = spent / (epoch + 1) * (self.epochs - epoch - 1)
+        self.here += 1
+        left = spent / self.here * (self.epochs - epoch - 1)
         self.console.print(
             f"epoch {epoch + 1}/{self.epochs}  {_scores(row)}  "
             f"{self.speed:.0f} windows/s  {_clock(left)} left",
@@ -60,7 +61,7 @@ class Reporter:
 class Ticker:
     """Counts the steps of one epoch."""
 
-    def __init__(self, reporter: Reporter, epoch: int) -> None:
+    def __init__(self, reporter: Reporter, epoch: int, done: int) -> None:
         self.reporter, self.name = reporter, f"epoch {epoch + 1}/{reporter.epochs}"
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -73,13 +74,14 @@ class Ticker:
             transient=True,
             disable=not reporter.console.is_terminal,
         )
-        self.bar = self.progress.add_task(self.name, total=reporter.steps, rate=0.0)
-        self.done = 0
+        self.bar = self.progress.add_task(self.name, total=reporter.steps, completed=done, rate=0.0)
+        self.done = self.before = done
         self.started = self.spoke = time.monotonic()
 
     def rate(self) -> float:
         """Return the windows per second since the epoch began."""
-        return self.done * self.reporter.windows / max(time.monotonic() - self.started, 1e-9)
+        done = self.done - self.before
+        return done * self.reporter.windows / max(time.monotonic() - self.started, 1e-9)
 
     def __call__(self) -> None:
         """Count a step."""

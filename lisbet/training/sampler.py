@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lisbet.augment import Augmentation
 from lisbet.config import Window
-from lisbet.data.bank import Bank, gather
+from lisbet.data.bank import Bank, Plan, gather
 from lisbet.data.draws import uniforms
 from lisbet.errors import DataError
 from lisbet.tasks import Task
@@ -66,24 +66,33 @@ class Sampler:
         """Make the rows of a global batch that are this process's share."""
         return {name: self._samples(name, epoch, step, rows) for name in self.tasks}
 
-    def _samples(self, name: str, epoch: int, step: int, rows: slice) -> tuple[Tensor, Tensor]:
-        task, bank = self.tasks[name], self.banks[name]
-
-        def draw(what: str, columns: int) -> np.ndarray:
-            stream = f"{self.part}/{name}{what}"
-            table = uniforms(
-                self.seed, stream, epoch=epoch, step=step, rows=self.batch_size, columns=columns
-            )
-            return table[rows]
-
-        plan, labels = task.plan(draw("", task.columns), bank, self.window)
+    def plan(self, name: str, epoch: int, step: int, rows: slice) -> tuple[Plan, np.ndarray]:
+        """Choose the frames and labels of a task's samples."""
+        task = self.tasks[name]
+        uniform = self._draw(name, "", epoch, step, rows, task.columns)
+        plan, labels = task.plan(uniform, self.banks[name], self.window)
         if self.fps_scaling != 1:
             speed = np.ones(len(labels)) if plan.speed is None else plan.speed
             plan = replace(plan, speed=self.fps_scaling * speed)
+        return plan, labels
+
+    def _draw(
+        self, name: str, what: str, epoch: int, step: int, rows: slice, columns: int
+    ) -> np.ndarray:
+        stream = f"{self.part}/{name}{what}"
+        table = uniforms(
+            self.seed, stream, epoch=epoch, step=step, rows=self.batch_size, columns=columns
+        )
+        return table[rows]
+
+    def _samples(self, name: str, epoch: int, step: int, rows: slice) -> tuple[Tensor, Tensor]:
+        bank = self.banks[name]
+        plan, labels = self.plan(name, epoch, step, rows)
         windows = gather(bank, plan, self.window).to(self.device)
         for number, augmentation in enumerate(self.augmentations):
             columns = 1 + augmentation.columns(bank.features)
-            uniform = draw(f"/{number}/{augmentation.name}", columns)
+            what = f"/{number}/{augmentation.name}"
+            uniform = self._draw(name, what, epoch, step, rows, columns)
             windows = augmentation.apply(windows, uniform)
         return windows, torch.from_numpy(labels).to(self.device)
 

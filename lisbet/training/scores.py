@@ -2,42 +2,88 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
 from lisbet.tasks import Task
 from lisbet.training.sampler import Batch
 
+NORM = "gradient_norm"
+"""Column of the history: the mean over the steps of the gradient's norm."""
+
 
 class Scores:
-    """The losses and the metric of each task.
+    """The losses and the metric of each task, and the norm of the gradient.
 
     Nothing waits for the device before `compute`; there the processes exchange their counts.
     """
 
     def __init__(self, tasks: dict[str, Task], device: torch.device) -> None:
-        self.tasks = tasks
-        self.losses = {name: MeanMetric(nan_strategy="disable").to(device) for name in tasks}
-        self.metrics = {name: task.metric().to(device) for name, task in tasks.items()}
+        def mean() -> MeanMetric:
+            return MeanMetric(nan_strategy="disable").to(device)
 
-    def total_loss(self, logits: dict[str, Tensor], batch: Batch) -> Tensor:
-        """Take in a batch; return the sum of the tasks' losses, a scalar with its graph."""
-        losses = []
-        for name, task in self.tasks.items():
-            labels = batch[name][1]
-            loss = task.loss(logits[name], labels)
-            self.losses[name].update(loss.detach())
-            task.update(self.metrics[name], logits[name].detach(), labels)
-            losses.append(loss)
-        return torch.stack(losses).sum()
+        self.tasks = tasks
+        self.losses = {name: mean() for name in tasks}
+        self.metrics = {name: task.metric().to(device) for name, task in tasks.items()}
+        self.norm, self.norms = mean(), 0
+
+    def losses_of(self, logits: dict[str, Tensor], batch: Batch) -> Tensor:
+        """Return the loss of each task: (tasks,), with its graph."""
+        return torch.stack(
+            [task.loss(logits[name], batch[name][1]) for name, task in self.tasks.items()]
+        )
+
+    def take(self, losses: Tensor, logits: dict[str, Tensor], batch: Batch) -> None:
+        """Take in a batch."""
+        for (name, task), loss in zip(self.tasks.items(), losses.detach(), strict=True):
+            self.losses[name].update(loss)
+            task.update(self.metrics[name], logits[name].detach(), batch[name][1])
+
+    def take_norm(self, norm: Tensor) -> None:
+        """Take in the norm of a step's gradient."""
+        self.norm.update(norm.detach())
+        self.norms += 1
 
     def compute(self, part: str) -> dict[str, float]:
-        """Return the results since the last call, named as the columns of the history."""
+        """Return the results so far, named as the columns of the history."""
         results = {f"{part}_loss": 0.0}
         for name, task in self.tasks.items():
             loss = self.losses[name].compute().item()
             results[f"{part}_loss"] += loss
             results[f"{name}_{part}_loss"] = loss
             results[f"{name}_{part}_{task.score}"] = self.metrics[name].compute().item()
-        for metric in (*self.losses.values(), *self.metrics.values()):
-            metric.reset()
+        if self.norms:
+            results[NORM] = self.norm.compute().item()
         return results
+
+    def reset(self) -> None:
+        """Start anew."""
+        self.norms = 0
+        for metric in self._parts().values():
+            metric.reset()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the counts of this process, to go on from."""
+        counts = {
+            f"{name}.{key}": getattr(metric, key).detach().cpu().clone()
+            for name, metric in self._parts().items()
+            for key in metric._defaults
+        }
+        return counts | {"norms": torch.tensor(self.norms)}
+
+    def load(self, states: list[dict[str, Tensor]], rank: int, processes: int) -> None:
+        """Go on from the counts of all processes, of which there may have been another number."""
+        self.norms = int(states[0]["norms"])
+        if len(states) == processes:
+            own = states[rank]
+        elif rank == 0:
+            own = {key: torch.stack([state[key] for state in states]).sum(0) for key in states[0]}
+        else:
+            return  # the first one counts for all
+        for name, metric in self._parts().items():
+            for key in metric._defaults:
+                setattr(metric, key, own[f"{name}.{key}"].to(metric.device))
+            metric._update_count = 1
+
+    def _parts(self) -> dict[str, Metric]:
+        parts: dict[str, Metric] = {f"loss.{name}": m for name, m in self.losses.items()}
+        return parts | {f"score.{n}": m for n, m in self.metrics.items()} | {"norm": self.norm}

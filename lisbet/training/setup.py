@@ -22,10 +22,13 @@ from lisbet.models.multitask import ModelConfig
 from lisbet.options import LAUNCH_OPTIONS, TrainOptions
 from lisbet.processes.start import mixed_precision_of
 from lisbet.tasks import TASKS, Task
-from lisbet.training import strategy
+from lisbet.training import resume, strategy
 from lisbet.training.batching import Batching
 from lisbet.training.datasets import Loaded, load, samplers
 from lisbet.training.sampler import Sampler
+
+NOT_KEPT = {"config", "debug_step", "dry_run", "resume"}
+"""Options that are about one start of a run, not about the run."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Setup:
     ----------
     folder : Path
         The model directory to be.
+    goes_on : bool
+        Whether there are checkpoints in it to go on from.
     loaded : Loaded
         The prepared recordings.
     tasks : dict of Task
@@ -49,6 +54,7 @@ class Setup:
     """
 
     folder: Path
+    goes_on: bool
     loaded: Loaded
     tasks: dict[str, Task]
     config: ModelConfig
@@ -67,7 +73,7 @@ class Setup:
         """
         # The processes of a run start within a second or two of each other: one names it for all.
         (run_id,) = broadcast_object_list([options.run_id or time.strftime("%Y%m%d%H%M%S")])
-        folder = model_dir.run_folder(options.output_path, run_id, overwrite=options.overwrite)
+        folder, goes_on = resume.run_folder(options, run_id)
         settings = options.set.by_owner()
         tasks = {name: _configured_task(name, settings.get(name, {})) for name in options.task_ids}
         backbone_config(options, feature_dim=1)  # the sizes, before reading takes its time
@@ -77,7 +83,7 @@ class Setup:
         loaded = load(options, tasks)
         train, dev = samplers(options, tasks, loaded, device)
         config = model_config(options, run_id, tasks, loaded.bank.features)
-        return cls(folder, loaded, tasks, config, train, dev, backbone)
+        return cls(folder, goes_on, loaded, tasks, config, train, dev, backbone)
 
     def run_config(
         self, options: TrainOptions, accelerator: Accelerator, batching: Batching
@@ -86,7 +92,7 @@ class Setup:
 
         Where it ran stands beside the options: it does not change the model.
         """
-        resolved = options.model_dump(mode="json", exclude={"config", "dry_run", *LAUNCH_OPTIONS})
+        resolved = options.model_dump(mode="json", exclude={*NOT_KEPT, *LAUNCH_OPTIONS})
         sizes = self.config.backbone
         resolved |= {
             "run_id": self.config.model_id,

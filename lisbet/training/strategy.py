@@ -5,7 +5,9 @@ torch distributed checkpoint, which any number of processes can read. ``deepspee
 files, which the same number of processes can read.
 """
 
+import copy
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
@@ -71,17 +79,68 @@ def full_weights(accelerator: Accelerator, model: nn.Module) -> dict[str, Tensor
     return weights or {}  # ZeRO-3 gives the others nothing
 
 
-def save_state(accelerator: Accelerator, model: Any, optimizer: Any, folder: Path) -> None:
-    """Write weights and optimizer into a folder. All processes must call it."""
-    form = state_form(accelerator)
-    if form == DEEPSPEED:
+def copy_of_state(model: Any, optimizer: Any) -> dict[str, Any]:
+    """Copy weights and optimizer to the host, so that training can go on meanwhile."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights, states = get_state_dict(model, optimizer.optimizer, options=options)
+    # On a CPU nothing was offloaded: what is here are the tensors that training changes.
+    return copy.deepcopy({"model": weights, "optimizer": states})
+
+
+def save_shards(accelerator: Accelerator, model: Any, optimizer: Any, folder: Path) -> None:
+    """Write this process's part of weights and optimizer. All processes must call it."""
+    if state_form(accelerator) == DEEPSPEED:
         model.save_checkpoint(str(folder), tag=DEEPSPEED)
         return
-    options = StateDictOptions(full_state_dict=form == WHOLE, cpu_offload=True)
+    options = StateDictOptions(cpu_offload=True)
     weights, states = get_state_dict(model, optimizer.optimizer, options=options)
-    state: dict[str, Any] = {"model": weights, "optimizer": states}
-    if form == WHOLE:
-        if accelerator.is_main_process:
-            torch.save(state, folder / STATE_FILE)
+    try:
+        save({"model": weights, "optimizer": states}, checkpoint_id=folder / SHARDED)
+    except CheckpointException as error:  # the failures of all processes, by number
+        causes = [cause for cause, _ in error.failures.values()]
+        raise next((c for c in causes if isinstance(c, OSError)), error) from error
+
+
+def load_state(
+    accelerator: Accelerator, model: Any, optimizer: Any, folder: Path, form: str
+) -> None:
+    """Take up weights and optimizer, written in any form that this strategy can read."""
+    if form == DEEPSPEED:
+        model.load_checkpoint(str(folder), tag=DEEPSPEED)
         return
-    save(state, checkpoint_id=folder / SHARDED)
+    inner = optimizer.optimizer
+    if form == WHOLE:
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        path = folder / STATE_FILE
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    else:
+        options = StateDictOptions()
+        weights, states = get_state_dict(model, inner, options=options)
+        state = {"model": weights, "optimizer": states}
+        load(state, checkpoint_id=folder / SHARDED, no_dist=accelerator.num_processes == 1)
+    set_state_dict(
+        model,
+        inner,
+        model_state_dict=state["model"],
+        optim_state_dict=state["optimizer"],
+        options=options,
+    )
+    for group in inner.param_groups:  # as AdamW made it; on the way it became a list
+        group["betas"] = tuple(group["betas"])
+
+
+def set_learning_rate(optimizer: Any, rate: float) -> None:
+    """Set the learning rate of the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def gradient_norm(accelerator: Accelerator, model: Any, clip: float | None) -> Tensor:
+    """Return the norm of the gradient of a step that is accumulated, and clip it.
+
+    DeepSpeed has clipped it and made the step by then.
+    """
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return torch.as_tensor(model.get_global_grad_norm(), dtype=torch.float32)
+    norm = accelerator.clip_grad_norm_(model.parameters(), clip or math.inf)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm

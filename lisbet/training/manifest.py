@@ -1,0 +1,136 @@
+"""What a checkpoint holds: every file with its size and SHA-256, and how damage is noticed.
+
+``models/RUN/checkpoints/step_00001200/`` holds the state in one of the forms of `strategy`, how far
+the run was, and a manifest of both.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Self
+
+from pydantic import ValidationError
+
+from lisbet.config import Config
+from lisbet.errors import ModelError, first_message
+from lisbet.publish import sync
+
+CHECKPOINTS = "checkpoints"
+MANIFEST, SEAL = "manifest.json", "manifest.sha256"
+FORMAT = 1
+
+
+class File(Config):
+    """A file of a checkpoint."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(Config):
+    """What a checkpoint is and holds.
+
+    Attributes
+    ----------
+    format : int
+        Version of this layout.
+    form : str
+        "whole", "sharded" or "deepspeed", see `strategy`.
+    strategy : str
+        What wrote it, for people.
+    processes : int
+        How many processes wrote it.
+    step : int
+        Optimiser steps done.
+    files : dict of File
+        Every other file, by its path in the checkpoint.
+    """
+
+    format: int
+    form: str
+    strategy: str
+    processes: int
+    step: int
+    files: dict[str, File]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read and check the manifest of a checkpoint, without looking at the other files.
+
+        Raises
+        ------
+        ModelError
+            If the checkpoint is unfinished, damaged, or of a later release.
+        """
+        place = folder / MANIFEST
+        if not place.is_file():
+            raise ModelError(
+                f"{folder} is no finished checkpoint: it has no {MANIFEST}. See what there is "
+                f"in {folder.parent}"
+            )
+        text = place.read_bytes()
+        seal = folder / SEAL
+        if not seal.is_file() or seal.read_text("ascii", "replace") != _sha256(text):
+            raise ModelError(f"{place} is damaged: it does not have the hash in {SEAL}")
+        try:
+            found = cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ModelError(f"{place}: {first_message(error)}") from error
+        if found.format != FORMAT:
+            raise ModelError(f"{place} has format {found.format}; this release reads {FORMAT}")
+        return found
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest and its seal, the last files of a checkpoint."""
+        text = self.model_dump_json(indent=1).encode()
+        for name, content in ((MANIFEST, text), (SEAL, _sha256(text).encode())):
+            (folder / name).write_bytes(content)
+            sync(folder / name)
+
+    def problems(self, folder: Path) -> dict[str, str]:
+        """Say of each file of the checkpoint that is not as it was written, what is wrong."""
+        wrong = {}
+        for name, file in self.files.items():
+            path = folder / name
+            if not path.is_file():
+                wrong[name] = "is missing"
+            elif (size := path.stat().st_size) != file.size:
+                wrong[name] = f"has {size} bytes instead of {file.size}"
+            elif hash_of(path) != file.sha256:
+                wrong[name] = "is damaged: another hash than when it was written"
+        return wrong
+
+
+def verified(folder: Path) -> Manifest:
+    """Read a checkpoint's manifest and compare every file with it.
+
+    Raises
+    ------
+    ModelError
+        Naming each file that is missing, cut off or changed.
+    """
+    manifest = Manifest.read(folder)
+    if wrong := manifest.problems(folder):
+        lines = "".join(f"\n  {name} {why}" for name, why in wrong.items())
+        raise ModelError(f"the checkpoint {folder} cannot be used:{lines}")
+    return manifest
+
+
+def published_checkpoints(run: Path) -> list[Path]:
+    """Return the published checkpoints of a run, the newest first."""
+    folders = (run / CHECKPOINTS).glob("step_*")
+    return sorted((folder for folder in folders if folder.is_dir()), reverse=True)
+
+
+def describe(path: Path) -> File:
+    """Return the size and hash of a file."""
+    return File(size=path.stat().st_size, sha256=hash_of(path))
+
+
+def hash_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,213 @@
+"""Which checkpoint a run goes on from, and whether it is still the same run."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from lisbet import model_dir
+from lisbet.errors import ConfigError, DataError, ModelError, OutputError
+from lisbet.options import VerifyOptions
+from lisbet.training import strategy
+from lisbet.training.batching import Batching
+from lisbet.training.checkpoint import read_progress
+from lisbet.training.consolidate import read_weights_of
+from lisbet.training.manifest import MANIFEST, Manifest, published_checkpoints, verified
+from lisbet.yaml_files import read_yaml
+
+log = logging.getLogger(__name__)
+
+HARMLESS = {
+    "checkpoint_every", "data_path", "epochs", "hash_samples", "keep_checkpoints", "max_time",
+    "micro_batch_size", "on_save_error", "output_path", "overwrite", "save_history",
+    "save_weights", "skip_nonfinite", "verbose",
+}  # fmt: skip
+"""Options that change neither model nor data; the recordings themselves are compared."""
+
+
+def newest_good(run: Path, accelerator: Accelerator, *, up_to: int | None = None) -> Path | None:
+    """Return the newest checkpoint that is whole, the same on all processes, or None without any.
+
+    Damaged ones are named and set aside.
+
+    Parameters
+    ----------
+    run : Path
+        The model directory.
+    accelerator : Accelerator
+        The processes; the first one looks.
+    up_to : int, optional
+        Only those of this step or before; nothing is set aside then.
+
+    Raises
+    ------
+    ModelError
+        If there are some, but all are damaged.
+    """
+    chosen: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            chosen = [_newest_good(run, up_to)]
+        except ModelError as error:
+            chosen = [error]
+    broadcast_object_list(chosen)
+    if isinstance(chosen[0], ModelError):
+        raise chosen[0]
+    return None if chosen[0] is None else Path(chosen[0])
+
+
+def _newest_good(run: Path, up_to: int | None) -> Path | None:
+    there = published_checkpoints(run)
+    damaged = []
+    for folder in there:
+        try:
+            manifest = verified(folder)
+        except ModelError as error:
+            log.warning("%s", error)
+            damaged.append(folder)
+            continue
+        if up_to is not None and manifest.step > up_to:
+            continue
+        if up_to is None:
+            for bad in damaged:
+                bad.rename(bad.with_name(f"damaged_{bad.name}"))
+        if damaged:
+            log.warning("going on from the one before: %s", folder)
+        return folder
+    if damaged:
+        raise ModelError(
+            f"all {len(damaged)} checkpoints of {run} are damaged; betman verify_checkpoint {run} "
+            "says how. To start anew, use another --run_id or --overwrite"
+        )
+    return None
+
+
+def require_same_run(begun: dict[str, Any], run: dict[str, Any], folder: Path) -> None:
+    """Refuse to go on with options or recordings that would make another model.
+
+    Parameters
+    ----------
+    begun, run : dict
+        What run_config.yml held when the run began, and what it would hold now.
+    folder : Path
+        The model directory, to name it.
+
+    Raises
+    ------
+    ConfigError
+        With the list of options that differ.
+    DataError
+        If the recordings are not the ones that the run began with.
+    """
+    before, now = begun["options"], run["options"]
+    differing = [
+        f"  --{name}: was {before.get(name)!r}, is {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if name not in HARMLESS and before.get(name) != now.get(name)
+    ]
+    if differing:
+        raise ConfigError(
+            f"{folder} was trained with other options; use those, or another --run_id:\n"
+            + "\n".join(differing)
+        )
+    if begun["data"]["fingerprint"] != run["data"]["fingerprint"]:
+        raise DataError(
+            f"the recordings are not those that {folder} was trained on: their fingerprint was "
+            f"{begun['data']['fingerprint'][:12]}, is {run['data']['fingerprint'][:12]}; "
+            "bring them back, or start anew with another --run_id"
+        )
+    changed = {
+        name: (was, run["versions"].get(name))
+        for name, was in begun["versions"].items()
+        if run["versions"].get(name) != was
+    }
+    for name, (was, is_now) in changed.items():
+        log.warning("%s was %s, is %s: results may differ in the last digits", name, was, is_now)
+
+
+def require_same_strategy(manifest: Manifest, accelerator: Accelerator) -> None:
+    """Refuse a state that this strategy cannot read.
+
+    Raises
+    ------
+    ConfigError
+        With the way out.
+    """
+    now = strategy.name(accelerator), accelerator.num_processes
+    was = manifest.strategy, manifest.processes
+    if strategy.DEEPSPEED in (manifest.form, strategy.state_form(accelerator)) and now != was:
+        raise ConfigError(
+            f"the checkpoint is of {was[0]} with {was[1]} processes, and DeepSpeed cannot go on "
+            f"from it with {now[0]} and {now[1]} processes. Go on as before; or make weights of it "
+            "with betman consolidate_checkpoint and start a new run from them with "
+            "--load_backbone_weights"
+        )
+
+
+def run_folder(options: Any, run_id: str) -> tuple[Path, bool]:
+    """Return the model directory of a run, and whether it has checkpoints to go on from."""
+    folder = options.output_path / "models" / run_id
+    there = bool(published_checkpoints(folder))
+    if options.debug_step is not None or (there and options.resume):
+        return folder, there
+    overwrite = options.overwrite or options.resume  # see require_nothing_to_lose
+    return model_dir.run_folder(options.output_path, run_id, overwrite=overwrite), False
+
+
+def require_nothing_to_lose(run: Path, config: dict[str, Any]) -> None:
+    """Refuse to start anew over weights of another run: without checkpoints, only its own may go.
+
+    Raises
+    ------
+    LisbetError
+        If there are weights, and this run would not come to the same.
+    """
+    if not (run / model_dir.WEIGHTS_LAST).exists():
+        return
+    if not (run / model_dir.RUN_CONFIG).exists():
+        raise OutputError(
+            f"{run} has weights but no checkpoint to go on from; choose another --run_id, or "
+            "replace it with --overwrite instead of --resume"
+        )
+    require_same_run(read_yaml(run / model_dir.RUN_CONFIG), config, run)
+    log.warning("%s has no checkpoint yet; the run starts anew", run)
+
+
+def same_passes(batching: Batching, checkpoint: Path | None) -> Batching:
+    """Share batches out as before, where there are as many processes: then sums round alike."""
+    if checkpoint is None:
+        return batching
+    before = read_progress(checkpoint)[0].run["processes"]
+    if before["count"] != batching.processes:
+        return batching
+    return Batching.of(batching.batch_size, batching.processes, before["micro_batch_size"])
+
+
+def verify_checkpoint(options: VerifyOptions) -> None:
+    """Print for each checkpoint of a run whether it is whole, and which one a resume would take."""
+    run = options.model_path
+    if not (there := published_checkpoints(run)):
+        raise ModelError(f"{run} has no checkpoints; a run with --resume would start anew")
+    chosen, damaged = None, []
+    for folder in there:
+        try:
+            manifest = Manifest.read(folder)
+            wrong = manifest.problems(folder)
+            print(f"{folder.name}: step {manifest.step}, {manifest.strategy}")
+            for name, file in manifest.files.items():
+                print(f"  {wrong.get(name, 'ok'):10} {name} ({file.size} bytes)")
+            if not wrong:
+                count = len(read_weights_of(folder, manifest))
+                print(f"  {'ok':10} {count} tensors of weights can be loaded")
+                chosen = chosen or folder
+                continue
+        except ModelError as error:
+            print(f"{folder.name}: {error}")
+        damaged.append(folder.name)
+    if chosen is None:
+        raise ModelError(f"none of the checkpoints of {run} can be used ({MANIFEST} says why)")
+    print(f"--resume would take {chosen.name}")
+    if damaged:
+        raise ModelError(f"damaged: {', '.join(damaged)}; the others are as they were written")

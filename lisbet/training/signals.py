@@ -1,0 +1,68 @@
+"""When to stop or save: what any process was told, agreed by all at the same step."""
+
+import signal
+import time
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+)
+TWICE_S = 1.0
+"""A terminal and a launcher send the same interrupt; later ones are meant as a second one."""
+
+
+class Stops:
+    """Takes signals as wishes to stop at the next step; a second interrupt stops at once.
+
+    Attributes
+    ----------
+    reason : str
+        What asked for the stop, for people; empty while nothing has.
+    """
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._interrupted: float | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._take) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        now = time.monotonic()
+        if number == signal.SIGINT:
+            if self._interrupted is not None and now - self._interrupted > TWICE_S:
+                raise KeyboardInterrupt
+            self._interrupted = now if self._interrupted is None else self._interrupted
+        self.reason = signal.Signals(number).name
+
+
+class Agreement:
+    """Lets processes agree on flags, without waiting for their devices."""
+
+    def __init__(self) -> None:
+        several = dist.is_initialized() and dist.get_world_size() > 1
+        self._group = dist.new_group(backend="gloo") if several else None
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Return which flags are up on any process. All must call it."""
+        if self._group is None:
+            return list(flags)
+        table = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(table, dist.ReduceOp.MAX, group=self._group)
+        return [bool(flag) for flag in table.tolist()]

@@ -1,0 +1,409 @@
+"""Runs that are stopped, killed or damaged go on to the very same model."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import TINY, betman, write_dataset
+
+from lisbet import model_dir
+from lisbet.cli import main
+from lisbet.training.manifest import Manifest, published_checkpoints
+from lisbet.training.signals import Stops
+
+LINE = ["train_model", *TINY, "--epochs=12", "--warmup_epochs=1", "--dev_ratio=0.5",
+        "--dev_sample=0.3", "--save_history", "--hash_samples",
+        "--checkpoint_every=7steps"]  # fmt: skip
+STOPPED = 75
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("resume")
+    write_dataset(place / "data", [160, 160, 160, 160])
+    return place
+
+
+def start(place: Path, run_id: str, *words: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lisbet", *LINE, *words, f"--run_id={run_id}", "data"],
+        cwd=place, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finish(place: Path, run_id: str, *words: str) -> str:
+    job = start(place, run_id, *words)
+    out, said = job.communicate(timeout=300)
+    assert job.returncode == 0, said
+    return out + said
+
+
+def last_step(run: Path) -> int:
+    there = published_checkpoints(run)
+    return int(there[0].name.removeprefix("step_")) if there else 0
+
+
+def wait_for_step(run: Path, step: int, job: subprocess.Popen) -> None:
+    """Wait for a checkpoint of that step or a later one."""
+    for _ in range(3000):
+        if last_step(run) >= step:
+            return
+        assert job.poll() is None, job.communicate()
+        time.sleep(0.01)
+    raise AssertionError(f"{run} does not come to step {step}")
+
+
+def fingerprint(run: Path) -> dict[str, str]:
+    """Hashes of the final weights, of the saved state of every process, and the history."""
+    newest = published_checkpoints(run)[0]
+    files = Manifest.read(newest).files
+    found = {
+        name: file.sha256
+        for name, file in files.items()
+        if name not in ("progress.json", "sharded/.metadata")
+    }
+    for name in (model_dir.WEIGHTS_LAST, "training_history.csv", "sample_hashes.csv"):
+        found[name] = (run / name).read_bytes().hex()
+    return found | {"step": newest.name}
+
+
+@pytest.mark.parametrize(
+    ("words", "stops"),
+    [
+        ([], [(signal.SIGTERM, 1), (signal.SIGUSR1, 60), (signal.SIGKILL, 100)]),
+        (["--launch=ddp", "--num_processes=2"], [(signal.SIGUSR1, 1), (signal.SIGKILL, 60)]),
+        (["--launch=deepspeed_zero2", "--num_processes=2"], [(signal.SIGUSR1, 30)]),
+        (["--launch=fsdp", "--num_processes=2"], [(signal.SIGUSR1, 1), (signal.SIGTERM, 60)]),
+    ],
+    ids=["one", "ddp", "deepspeed_zero2", "fsdp"],
+)
+def test_interrupted_runs_come_to_the_same_end(words, stops, place):
+    name = words[0].removeprefix("--launch=") if words else "one"
+    run = place / "models" / name
+    finish(place, f"{name}-whole", *words)
+    for number, after in stops:
+        job = start(place, name, "--resume", *words)
+        wait_for_step(run, after, job)
+        target = children(job)[-1] if words else job.pid  # any one of the processes
+        os.kill(target, number)
+        _, said = job.communicate(timeout=120)
+        if number == signal.SIGKILL:
+            assert job.returncode in (1, -signal.SIGKILL), said
+        else:
+            assert job.returncode == STOPPED, said
+            assert said.count("stopped by") == 1, said
+            assert "--resume" in said
+        assert "Traceback" not in said
+        assert last_step(run) < 240
+    finish(place, name, "--resume", *words)
+    assert fingerprint(run) == fingerprint(place / "models" / f"{name}-whole")
+    # And once more, there is nothing left to do.
+    before = fingerprint(run)
+    finish(place, name, "--resume", *words)
+    assert fingerprint(run) == before
+
+
+def children(job: subprocess.Popen) -> list[int]:
+    for _ in range(100):
+        found = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+        if len(found) >= 2:
+            return [int(pid) for pid in found]
+        time.sleep(0.1)
+    raise AssertionError("the launcher has no processes")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / model_dir.WEIGHTS_LAST, weights_only=True)
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        (["--launch=ddp", "--num_processes=2"], [], ["--launch=ddp", "--num_processes=2"]),
+        (["--launch=fsdp", "--num_processes=2"], [], ["--launch=ddp", "--num_processes=2"]),
+        ([], ["--launch=fsdp", "--num_processes=2"], []),
+    ],
+    ids=["2-1-2", "sharded-1-2", "1-sharded-1"],
+)
+def test_other_numbers_of_processes_go_on(ways, place):
+    run_id = "-".join(way[0].removeprefix("--launch=") if way else "one" for way in ways)
+    if not (place / "models" / "reference").exists():
+        finish(place, "reference", "--learning_rate=1e-5")
+    run = place / "models" / run_id
+    for number, words in enumerate(ways):
+        epochs = f"--epochs={4 * (number + 1)}"
+        line = [word for word in LINE if "epochs=12" not in word]
+        done = betman(*line, epochs, *words, "--learning_rate=1e-5", f"--run_id={run_id}",
+                      "--resume", "data", cwd=place)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    reference = place / "models" / "reference"
+    name = "sample_hashes.csv"
+    assert (run / name).read_bytes() == (reference / name).read_bytes()
+    ours, theirs = weights(run), weights(reference)
+    for key, value in theirs.items():
+        change = ours[key] - value
+        if key.endswith("in_proj_bias"):  # the keys' third moves by rounding alone
+            change[8:16] = 0
+        assert change.norm() <= 1e-6 * value.norm().clamp_min(1e-3), key
+
+
+def test_deepspeed_cannot_change_its_processes(place):
+    words = ["--epochs=1", "--launch=deepspeed_zero1", "--num_processes=2"]
+    line = [word for word in LINE if "epochs=12" not in word]
+    assert betman(*line, *words, "--run_id=zero", "data", cwd=place).returncode == 0
+    said = betman(*line, "--epochs=2", "--resume", "--run_id=zero", "data", cwd=place)
+    assert said.returncode == 2
+    assert "DeepSpeed ZeRO-1 with 2 processes" in said.stderr
+    assert "consolidate_checkpoint" in said.stderr
+
+
+def test_a_second_interrupt_leaves_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    with Stops() as stops:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # a terminal and a launcher send the same one
+        assert stops.reason == "SIGINT"
+        time.sleep(1.1)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_torchrun_starts_it_again(place):
+    """A process that is killed: with --max-restarts, the run goes on by itself."""
+    finish(place, "restarted-whole", "--launch=ddp", "--num_processes=2")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
+               "--max-restarts=2", "-m", "lisbet", *LINE, "--run_id=restarted", "--resume",
+               "data"]  # fmt: skip
+    job = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
+    run = place / "models" / "restarted"
+    wait_for_step(run, 20, job)
+    os.kill(children(job)[0], signal.SIGKILL)
+    _, said = job.communicate(timeout=120)
+    assert job.returncode == 0, said
+    assert fingerprint(run) == fingerprint(place / "models" / "restarted-whole")
+
+
+def test_max_time_stops_by_itself(place, monkeypatch, capsys):
+    from lisbet.config import Hours
+
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(Hours, "seconds", property(lambda _: 0.5))
+    line = [word for word in LINE if "epochs=12" not in word]
+    with pytest.raises(SystemExit) as caught:
+        main([*line, "--epochs=100000", "--max_time=0:01", "--run_id=limited", "data"])
+    assert caught.value.code == STOPPED
+    said = capsys.readouterr().err
+    assert "stopped by --max_time=0:01" in said or "nothing was written" in said
+
+
+# In this process: quick ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(place, tmp_path, monkeypatch) -> Path:
+    """A finished run of two epochs, in a folder of its own."""
+    if not (place / "models" / "short").exists():
+        done = betman(*short(), "--run_id=short", "data", cwd=place)
+        assert done.returncode == 0, done.stderr
+    shutil.copytree(place / "models" / "short", tmp_path / "models" / "short")
+    (tmp_path / "data").symlink_to(place / "data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "models" / "short"
+
+
+def short(epochs: int = 2) -> list[str]:
+    return [*(word for word in LINE if "epochs=12" not in word), f"--epochs={epochs}"]
+
+
+def refused(capsys, *words: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(list(words))
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("betman: error") == 1
+    return said
+
+
+def test_changed_options_are_listed(here, capsys):
+    said = refused(capsys, *short(3), "--seed=7", "--weight_decay=0.1", "--run_id=short",
+                   "--resume", "data")  # fmt: skip
+    assert "--seed: was 1991, is 7" in said
+    assert "--weight_decay: was 0.01, is 0.1" in said
+    assert "epochs" not in said
+    progress = json.loads((published_checkpoints(here)[0] / "progress.json").read_text())
+    assert len(progress["history"]) == 2
+
+
+def test_harmless_options_are_taken(here, capsys):
+    main([*short(3), "--save_weights=all", "--keep_checkpoints=1", "--run_id=short", "--resume",
+          "data"])  # fmt: skip
+    assert len((here / "training_history.csv").read_text().splitlines()) == 4
+    assert len(published_checkpoints(here)) == 1
+    options = yaml.safe_load((here / "run_config.yml").read_text())["options"]
+    assert (options["epochs"], options["keep_checkpoints"]) == (3, 1)
+    capsys.readouterr()
+
+
+def test_changed_recordings_are_noticed(here, tmp_path, capsys):
+    (tmp_path / "data").unlink()
+    write_dataset(tmp_path / "data", [160, 160, 160, 161])
+    said = refused(capsys, *short(3), "--run_id=short", "--resume", "data")
+    assert "the recordings are not those" in said
+
+
+def test_resume_without_a_beginning_starts(here, capsys):
+    main([*short(1), "--run_id=fresh", "--resume", "data"])
+    assert "model written to models/fresh" in capsys.readouterr().out
+    assert "--resume needs --run_id" in refused(capsys, *short(), "--resume", "data")
+    both = refused(capsys, *short(), "--run_id=short", "--resume", "--overwrite", "data")
+    assert "pass one of them" in both
+    shutil.rmtree(here / "checkpoints")
+    said = refused(capsys, *short(3), "--run_id=short", "--resume", "data")
+    assert "has weights but no checkpoint" in said
+
+
+@pytest.mark.parametrize("name", ["state.pt", "metrics.pt", "progress.json", "manifest.json",
+                                  "manifest.sha256"])  # fmt: skip
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
+def test_a_damaged_checkpoint_is_skipped(name, damage, here, capsys):
+    newest, before = published_checkpoints(here)
+    file = newest / name
+    content = bytearray(file.read_bytes())
+    if damage == "missing":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(content[:-1])
+    else:
+        content[len(content) // 3] ^= 1
+        file.write_bytes(content)
+    expected = torch.load(here / model_dir.WEIGHTS_LAST, weights_only=True)
+    (here / model_dir.WEIGHTS_LAST).unlink()
+    with pytest.raises(SystemExit) as caught:
+        main(["verify_checkpoint", str(here)])
+    assert caught.value.code == 2
+    said = capsys.readouterr()
+    assert f"--resume would take {before.name}" in said.out
+    assert f"damaged: {newest.name}" in said.err
+    main([*short(), "--run_id=short", "--resume", "data"])
+    said = capsys.readouterr().err
+    assert newest.name in said
+    assert f"going on from the one before: {Path('models/short/checkpoints') / before.name}" in said
+    found = torch.load(here / model_dir.WEIGHTS_LAST, weights_only=True)
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+    assert (here / "checkpoints" / f"damaged_{newest.name}").is_dir()
+
+
+def test_nothing_good_is_not_silently_started_anew(here, capsys):
+    for folder in published_checkpoints(here):
+        (folder / "state.pt").write_bytes(b"")
+    said = refused(capsys, *short(3), "--run_id=short", "--resume", "data")
+    assert "all 2 checkpoints" in said
+
+
+def test_a_whole_run_is_verified(here, capsys):
+    main(["verify_checkpoint", str(here)])
+    said = capsys.readouterr().out
+    assert said.count("tensors of weights can be loaded") == 2
+    assert f"--resume would take {published_checkpoints(here)[0].name}" in said
+
+
+def test_a_step_can_be_repeated(here, capsys):
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    main([*short(), "--run_id=short", "--debug_step=25", "data"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("step 25: epoch 2, batch 5")
+    samples = [line.split() for line in lines if line.startswith(("cons ", "warp "))]
+    assert [int(words[1]) for words in samples] == [*range(16), *range(16)]
+    assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+
+
+# Numbers ----------------------------------------------------------------------------------------
+
+
+def break_loss(monkeypatch, *steps: int) -> None:
+    """Make the loss of warp infinite in some steps: a sample that breaks it."""
+    from lisbet.training.run import Run
+
+    taken = Run._pass
+
+    def broken(self, batch, agreement):
+        if self.step in steps:
+            windows, labels = batch["warp"]
+            batch["warp"] = (windows * float("inf"), labels)
+        return taken(self, batch, agreement)
+
+    monkeypatch.setattr(Run, "_pass", broken)
+
+
+def test_a_step_that_is_not_finite_stops_the_run(here, monkeypatch, capsys):
+    break_loss(monkeypatch, 25)
+    said = refused(capsys, *short(), "--run_id=bad", "data")
+    assert "epoch 2, step 25: " in said
+    assert "warp" in said
+    assert "--debug_step=25" in said
+    newest = published_checkpoints(here.parent / "bad")[0]
+    assert newest.name == "step_00000021"
+    good = torch.load(newest / "state.pt", weights_only=True)["model"]
+    assert all(bool(value.isfinite().all()) for value in good.values())
+
+
+def test_some_steps_may_be_left_out(here, monkeypatch, capsys):
+    break_loss(monkeypatch, 3, 25)
+    main([*short(), "--run_id=spared", "--skip_nonfinite=2", "data"])
+    said = capsys.readouterr().err
+    assert "step 3 is left out" in said
+    assert "step 25 is left out" in said
+    found = torch.load(here.parent / "spared" / model_dir.WEIGHTS_LAST, weights_only=True)
+    assert all(bool(value.isfinite().all()) for value in found.values())
+    break_loss(monkeypatch, 3, 25)
+    assert "--skip_nonfinite=N" in refused(capsys, *short(), "--run_id=spared2",
+                                          "--skip_nonfinite=1", "data")  # fmt: skip
+
+
+# Disks ------------------------------------------------------------------------------------------
+
+
+def full_disk(monkeypatch, *, after: int) -> None:
+    """Let every state after some be refused, as a full disk does."""
+    from lisbet.training import checkpoint
+
+    save, calls = checkpoint.save_tensors, []
+
+    def refuse(content, path):
+        if path.name == "state.pt":
+            calls.append(path)
+            if len(calls) > after:
+                raise OSError(28, "No space left on device", str(path))
+        save(content, path)
+
+    monkeypatch.setattr(checkpoint, "save_tensors", refuse)
+
+
+def test_a_checkpoint_that_cannot_be_written(here, monkeypatch, capsys):
+    full_disk(monkeypatch, after=2)
+    said = refused(capsys, *short(), "--run_id=full", "data")
+    assert "No space left on device" in said
+    assert "state.pt" in said
+    assert last_step(here.parent / "full") == 14
+    assert not list((here.parent / "full").rglob(".*"))
+
+
+def test_training_can_go_on_without(here, monkeypatch, capsys):
+    full_disk(monkeypatch, after=2)
+    main([*short(), "--run_id=on", "--on_save_error=continue", "data"])
+    said = capsys.readouterr().err
+    assert "no checkpoint was written" in said
+    assert "training goes on" in said
+    assert last_step(here.parent / "on") == 14
+    expected = torch.load(here / model_dir.WEIGHTS_LAST, weights_only=True)
+    found = torch.load(here.parent / "on" / model_dir.WEIGHTS_LAST, weights_only=True)
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
