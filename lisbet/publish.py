@@ -71,6 +71,9 @@ def published_folder(path: Path, *, replaced: Path | None = None) -> Iterator[Pa
         else:
             os.rename(beside, path)
         sync(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -166,7 +166,7 @@ def test_a_kill_at_any_write_is_survived(harness):
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.ESTALE])
 def test_an_error_at_any_write_is_one_message(harness, error):
     """A full or broken disk, a read-only one, a network file system that lost its server."""
-    for number in chosen(harness.points, 12):
+    for number in chosen(harness.points, 16):
         result = harness.run(number, error)
         assert result["same"], result
         assert "Traceback" not in result["said"], result
