@@ -56,6 +56,8 @@ def start(mixed_precision: str | None = None, *, sharded: bool = True) -> Accele
         _enough_devices(on_cpu)
         _meet("gloo" if on_cpu else _backend(fsdp))
     chosen = _precision(mixed_precision)
+    if deepspeed or fsdp:
+        os.environ.pop("ACCELERATE_USE_CPU", None)  # with it, Accelerate forgets the strategy
     if on_cpu and fsdp:
         # Accelerate shards on accelerators only; told that these are, it does on processors too.
         PartialState(backend="gloo")
