@@ -142,6 +142,7 @@ def start(name: str, words: list[str], options: LaunchOptions) -> None:
     port = _free_port(port, machines, rank, wanted=options.main_process_port is not None)
     where = ["--num_processes", processes, "--num_machines", machines, "--machine_rank", rank]
     where += ["--main_process_ip", host, "--main_process_port", port]
+    where += ["--rdzv_conf", f"timeout={environment.patience_s()}"]
     log.info(
         "launch:      %s, %d processes on %d machines, meeting at %s:%s",
         launch.path, processes, machines, host, port,
@@ -150,7 +151,11 @@ def start(name: str, words: list[str], options: LaunchOptions) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, environment.cores() // here)))
     if on_cpu and launch.settings["distributed_type"] in (ALONE, "MULTI_GPU"):
         os.environ["ACCELERATE_USE_CPU"] = "true"
-    _accelerate(["--config_file", launch.path, *where, "-m", "lisbet", name, *words], options)
+    try:
+        _accelerate(["--config_file", launch.path, *where, "-m", "lisbet", name, *words], options)
+    except RuntimeError as error:  # of torch's store
+        raise environment.not_found(processes, f"machine {rank} waited at {host}:{port}", error) \
+            from error  # fmt: skip
 
 
 def _machines(launch: Launch, options: LaunchOptions) -> tuple[int, int, str, int]:
@@ -170,8 +175,12 @@ def _machines(launch: Launch, options: LaunchOptions) -> tuple[int, int, str, in
 
 def _devices(launch: Launch) -> tuple[bool, int]:
     """Return whether the processes run on the processor, and for how many this machine is good."""
+    # The launcher says in a sentence what torch would say in many; the processes are left alone.
+    quiet = os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     import torch
 
+    if quiet == "FATAL":
+        os.environ.pop("TORCH_CPP_LOG_LEVEL")
     if not launch.settings.get("use_cpu") and torch.accelerator.is_available():
         return False, torch.accelerator.device_count()
     return True, environment.cores()

@@ -276,6 +276,16 @@ def test_processes_that_do_not_find_each_other(place):
     assert "Traceback" not in said
 
 
+def test_a_machine_that_does_not_answer(place):
+    said = betman("train_model", *LINE, *launched("ddp"), "--num_machines=2", "--machine_rank=1",
+                  "--main_process_ip=127.0.0.1", f"--main_process_port={free_port()}", "data",
+                  cwd=place, LISBET_RENDEZVOUS_S="3")  # fmt: skip
+    assert said.returncode == 1
+    assert "machine 1 waited at 127.0.0.1" in said.stderr
+    assert "Traceback" not in said.stderr
+    assert len(said.stderr.splitlines()) < 8
+
+
 def test_tasks_of_srun_are_processes(place):
     """srun without a launcher: what SLURM says is enough."""
     job = str(free_port())

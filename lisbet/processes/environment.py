@@ -4,10 +4,19 @@ import importlib.util
 import os
 import re
 
-from lisbet.errors import ConfigError
+from lisbet.errors import ConfigError, ProcessError
 
 FIRST_PORT, PORTS = 20000, 20000
 """A job's rendezvous port follows from its number, among these."""
+
+
+RENDEZVOUS_S = 300
+"""How long processes wait for each other at the start; LISBET_RENDEZVOUS_S sets another time."""
+
+CHECKLIST = """Check that
+  - the command was started on every machine, each with its own --machine_rank from 0
+  - --main_process_ip is the address of machine 0, reachable from the others (a firewall?)
+  - --main_process_port and --num_processes are the same on all machines, and the port is free"""
 
 
 def rank() -> int:
@@ -93,6 +102,20 @@ def require_deepspeed() -> None:
             "DeepSpeed is not installed; install it with pip install 'lisbet[deepspeed]' "
             "(DS_BUILD_OPS=0 in the environment avoids compiling), or use --launch=fsdp"
         )
+
+
+def patience_s() -> int:
+    """Return how many seconds processes wait for each other at the start."""
+    return int(os.environ.get("LISBET_RENDEZVOUS_S", RENDEZVOUS_S))
+
+
+def not_found(processes: int, where: str, error: Exception) -> ProcessError:
+    """Return the error of processes that did not find each other: what to look at."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ProcessError(
+        f"the {processes} processes of this run did not find each other within {patience_s()} s; "
+        f"{where}. {CHECKLIST}\n  ({reason})"
+    )
 
 
 def _in_slurm_step() -> bool:

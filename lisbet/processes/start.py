@@ -16,8 +16,6 @@ from torch.distributed.rendezvous import rendezvous
 from lisbet.errors import ConfigError, ProcessError
 from lisbet.processes import environment
 
-RENDEZVOUS_S = 300
-"""How long processes wait for each other at the start; LISBET_RENDEZVOUS_S sets another time."""
 COLLECTIVE = timedelta(minutes=30)
 """How long one process waits for another in training: reading and writing happen in between."""
 
@@ -133,7 +131,7 @@ def _stand_alone() -> None:
 
 def _meet(backend: str) -> None:
     """Form the process group; within a stated time, or say what to look at."""
-    limit = int(os.environ.get("LISBET_RENDEZVOUS_S", RENDEZVOUS_S))
+    limit = environment.patience_s()
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     if backend != "gloo":
         torch.accelerator.set_device_index(
@@ -149,17 +147,8 @@ def _meet(backend: str) -> None:
             backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE
         )
     except (dist.DistStoreError, dist.DistNetworkError, ValueError, OSError) as error:
-        raise ProcessError(
-            f"the {environment.count()} processes of this run did not find each other within "
-            f"{limit} s; process {environment.rank()} waited at {where}. {CHECKLIST}\n"
-            f"  ({str(error).splitlines()[0]})"
-        ) from error
-
-
-CHECKLIST = """Check that
-  - the command was started on every machine, each with its own --machine_rank from 0
-  - --main_process_ip is the address of machine 0, reachable from the others (a firewall?)
-  - --main_process_port and --num_processes are the same on all machines, and the port is free"""
+        where = f"process {environment.rank()} waited at {where}"
+        raise environment.not_found(environment.count(), where, error) from error
 
 
 def _count_in(store: Store, size: int, limit: int) -> None:
