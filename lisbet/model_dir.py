@@ -75,7 +75,7 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what interrupted writes of a run left behind, in its folder and beside it."""
     beside = re.compile(rf"\.{re.escape(folder.name)}\.[a-z0-9_]{{8}}\.(partial|old)")
     left = [path for path in folder.parent.glob(".*") if beside.fullmatch(path.name)]
-    left += [p for p in folder.rglob(".*") if p.name.endswith((".partial", ".old"))]
+    left += [p for p in folder.rglob(".*") if p.name.endswith((".partial", ".old", ".removed"))]
     for path in left:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

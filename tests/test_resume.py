@@ -326,6 +326,43 @@ def test_a_step_can_be_repeated(here, capsys):
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_stop_while_scoring(keep, here, monkeypatch, capsys):
+    """The epoch is scored after the resume, and the checkpoint of that step is made anew."""
+    from lisbet.training import run as module
+
+    score, calls = module.evaluate, []
+
+    def stopped(*words):
+        calls.append(words)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score(*words)
+
+    words = [f"--keep_checkpoints={keep}", "--run_id=scoring", "--resume", "data"]
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "evaluate", stopped)
+        with pytest.raises(SystemExit) as caught:
+            main([*short(), *words])
+    assert caught.value.code == STOPPED
+    run = here.parent / "scoring"
+    assert last_step(run) == last_step(here)
+    assert len((run / "training_history.csv").read_text().splitlines()) == 2
+    for _ in range(2):
+        main([*short(), *words])
+        assert fingerprint(run) == fingerprint(here)
+    assert not list(run.rglob(".*"))
+    capsys.readouterr()
+
+
+def test_a_checkpoint_that_was_being_replaced_comes_back(here, capsys):
+    newest = published_checkpoints(here)[0]
+    newest.rename(newest.with_name(f".{newest.name}.old"))
+    main([*short(), "--run_id=short", "--resume", "data"])
+    assert published_checkpoints(here)[0] == newest
+    capsys.readouterr()
+
+
 # Numbers ----------------------------------------------------------------------------------------
 
 

@@ -31,6 +31,8 @@ from lisbet.training.manifest import (
 log = logging.getLogger(__name__)
 
 PROGRESS, METRICS = "progress.json", "metrics.pt"
+REPLACED = ".old"
+"""End of the name of a whole checkpoint that another one of the same step replaces."""
 
 
 class Progress(Config):
@@ -92,7 +94,8 @@ class Checkpoints:
     ) -> None:
         self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
         self.run, self.keep, self.go_on = run, keep, go_on
-        self.saved_step = 0
+        self.saved: tuple[int, int] | None = None
+        """Step and epoch of the last checkpoint."""
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future | None = None
 
@@ -105,7 +108,7 @@ class Checkpoints:
             If it cannot be written, unless training goes on. Earlier checkpoints stay.
         """
         started = time.perf_counter()
-        self.saved_step = progress.step
+        self.saved = progress.step, len(progress.history)
         self.wait()
         counts = gather_object([metrics])
         target = self.run / CHECKPOINTS / f"step_{progress.step:08}"
@@ -200,13 +203,23 @@ class Checkpoints:
         manifest.write(beside)
         for folder in {beside, *((beside / name).parent for name in files)}:
             sync(folder)
-        if target.exists():  # the same step once more; what is there is the same
-            remove_folder(target)
+        replaced = target.with_name(f".{target.name}{REPLACED}")
+        if target.exists():  # the same step once more, after scoring that a stop had cut off
+            os.rename(target, replaced)
         os.rename(beside, target)
+        shutil.rmtree(replaced, ignore_errors=True)
         sync(target.parent)
         sync(target.parent.parent)
         for old in published_checkpoints(self.run)[self.keep :]:
             remove_folder(old)
+
+
+def recover(run: Path) -> None:
+    """Bring a checkpoint back that was about to be replaced when the run was killed."""
+    for aside in (run / CHECKPOINTS).glob(f".step_*{REPLACED}"):
+        target = aside.with_name(aside.name[1:].removesuffix(REPLACED))
+        if not target.exists():
+            aside.rename(target)
 
 
 def read_progress(folder: Path) -> tuple[Progress, list[dict[str, Tensor]]]:
@@ -218,7 +231,7 @@ def read_progress(folder: Path) -> tuple[Progress, list[dict[str, Tensor]]]:
 
 def remove_folder(folder: Path) -> None:
     """Remove a checkpoint so that a crash on the way leaves nothing that looks like one."""
-    aside = folder.with_name(f".{folder.name}.old")
+    aside = folder.with_name(f".{folder.name}.removed")
     shutil.rmtree(aside, ignore_errors=True)
     os.rename(folder, aside)
     shutil.rmtree(aside)

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ class Run:
     def save(self) -> None:
         """Save a checkpoint of this step, if there is none yet."""
         self.saved = time.monotonic()
-        if self.checkpoints.saved_step == self.step:
+        if self.checkpoints.saved == (self.step, self.epoch):
             return
         hashed = () if self.hashes is None else tuple(self.hashes.collected())
         scaler = self.accelerator.scaler
@@ -230,8 +231,9 @@ class Run:
         require_same_strategy(manifest, self.accelerator)
         strategy.load_state(self.accelerator, self.model, self.optimizer, folder, manifest.form)
         self.scores.load(counts, self.accelerator.process_index, self.accelerator.num_processes)
-        self.step = self.checkpoints.saved_step = progress.step
-        self.history, self.skipped = list(progress.history), progress.skipped
+        self.step, self.skipped = progress.step, progress.skipped
+        self.history = list(progress.history)
+        self.checkpoints.saved = self.step, self.epoch
         if self.hashes is not None:
             self.hashes.rows = list(progress.hashes)
         if progress.scaler:
@@ -273,7 +275,12 @@ class Run:
         row = {"epoch": self.epoch, "learning_rate": self._rate_at_start()}
         row |= self.scores.compute("train")
         if self.setup.dev is not None:
-            dev = evaluate(self.model, self.setup.dev, self.passes, agreement, stops)
+            dev = evaluate(
+                self.model,
+                self.setup.dev,
+                self.passes,
+                lambda: agreement.any(self._stop_is_due(stops))[0],
+            )
             if dev is None:  # scored again after the resume
                 self.save()
                 self._leave(stops)
@@ -323,8 +330,8 @@ class Run:
         """Say what left the numbers and what is left of the run."""
         epoch = step // self.train.steps
         rows = ", ".join(f"{part.start} to {part.stop - 1}" for part in self.passes)
-        saved = self.checkpoints.saved_step
-        left = f"checkpoint step_{saved:08} is good" if saved else "no checkpoint was written"
+        saved = self.checkpoints.saved
+        left = f"checkpoint step_{saved[0]:08} is good" if saved else "no checkpoint was written"
         if self.speaks and not saved:
             model_dir.restore_replaced(self.folder)
         known = [row["train_loss"] for row in self.history if math.isfinite(row["train_loss"])]
@@ -346,7 +353,7 @@ def forward(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, dev: Sampler, passes: list[slice], agreement: Agreement, stops: Stops
+    model: nn.Module, dev: Sampler, passes: list[slice], stop: Callable[[], bool]
 ) -> dict[str, float] | None:
     """Score the model on the held-out recordings: the same windows after every epoch.
 
@@ -358,7 +365,7 @@ def evaluate(
     model.eval()
     scores = Scores(dev.tasks, dev.device)
     for step in range(dev.steps):
-        if agreement.any(bool(stops.reason))[0]:
+        if stop():
             return None
         for rows in passes:
             batch = dev.batch(0, step, rows)

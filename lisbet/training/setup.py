@@ -20,10 +20,12 @@ from lisbet.errors import ConfigError, first_message
 from lisbet.models.backbones import BACKBONES
 from lisbet.models.multitask import ModelConfig
 from lisbet.options import LAUNCH_OPTIONS, TrainOptions
+from lisbet.processes import environment
 from lisbet.processes.start import mixed_precision_of
 from lisbet.tasks import TASKS, Task
 from lisbet.training import resume, strategy
 from lisbet.training.batching import Batching
+from lisbet.training.checkpoint import recover
 from lisbet.training.datasets import Loaded, load, samplers
 from lisbet.training.sampler import Sampler
 
@@ -71,6 +73,8 @@ class Setup:
         LisbetError
             One message; nothing has been written.
         """
+        if options.run_id is not None and environment.rank() == 0:
+            recover(options.output_path / "models" / options.run_id)
         # The processes of a run start within a second or two of each other: one names it for all.
         (run_id,) = broadcast_object_list([options.run_id or time.strftime("%Y%m%d%H%M%S")])
         folder, goes_on = resume.run_folder(options, run_id)
