@@ -36,10 +36,14 @@ class ProcessError(LisbetError):
     exit_code = 1
 
 
-class StoppedError(LisbetError):
-    """A run was asked to stop and can go on with --resume. EX_TEMPFAIL of sysexits.h."""
+class StoppedError(BaseException):
+    """A run was asked to stop and can go on with --resume.
+
+    No Exception: what collects the problems of recordings must not collect it.
+    """
 
     exit_code = 75
+    """EX_TEMPFAIL of sysexits.h."""
 
 
 class ToldError(LisbetError):

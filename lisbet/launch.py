@@ -25,6 +25,8 @@ FOLDERS = (PACKAGE / "launch_files", PACKAGE.parent / "launch")
 """Where the configurations lie: in an installed package, and in a checkout."""
 ALONE = "NO"
 """The distributed_type of a single process."""
+LAUNCHED = "LISBET_LAUNCHED"
+"""Set in the processes that a launcher of ours started, which must not start more."""
 PORT = 29500
 WIDTH = 80
 
@@ -131,6 +133,7 @@ def start(name: str, words: list[str], options: LaunchOptions) -> None:
         If it cannot be started, or a process fails.
     """
     assert options.launch is not None
+    environment.require_one_launcher()
     launch = Launch.find(options.launch)
     if launch.settings["distributed_type"] == "DEEPSPEED":
         environment.require_deepspeed()
@@ -167,7 +170,9 @@ def _machines(launch: Launch, options: LaunchOptions) -> tuple[int, int, str, in
         return machines, rank, options.main_process_ip or host, options.main_process_port or port
     return (
         options.num_machines or int(settings.get("num_machines") or 1),
-        options.machine_rank or int(settings.get("machine_rank") or 0),
+        int(settings.get("machine_rank") or 0)
+        if options.machine_rank is None
+        else options.machine_rank,
         options.main_process_ip or str(settings.get("main_process_ip") or "127.0.0.1"),
         options.main_process_port or int(settings.get("main_process_port") or PORT),
     )
@@ -222,10 +227,16 @@ def _accelerate(words: list[Any], options: LaunchOptions) -> None:
     if options.verbose < 2:  # the processes say themselves what is wrong
         for noisy in ("torch.distributed.elastic", "torch.distributed.run"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    if hasattr(signal, "SIGUSR1"):  # what torch's launcher does not pass on by itself
-        signal.signal(signal.SIGUSR1, _pass_on)
+    # Passed on, so that the processes save and leave in their own time; torch's launcher would give
+    # them 30 s, and Accelerate's for a single process would leave it behind.
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _pass_on)
+    asked = launch_command_parser().parse_args([str(word) for word in words])
+    asked.signals_to_handle = "SIGHUP,SIGQUIT"
+    os.environ[LAUNCHED] = "1"
     try:
-        launch_command(launch_command_parser().parse_args([str(word) for word in words]))
+        launch_command(asked)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         _ended(failure.exitcode, f"process {rank} (pid {failure.pid})", error)

@@ -33,15 +33,15 @@ SUPERVISED = ("multiclass", "multilabel")
 
 def compute_embeddings(options: EmbeddingOptions) -> None:
     """Write the embedding of every frame of every recording."""
-    config, model = model_dir.load_model(options.model_path, options.weights_path)
-    if model_dir.EMBEDDING not in config.out_heads:
-        raise ModelError(
-            f"{options.model_path} has the heads {', '.join(config.out_heads)}, but no embedding; "
-            "make an embedder of it with betman export_embedder"
-        )
-    folder = options.output_path / "embeddings"
-    require_writable(folder)
     with together(sharded=False) as accelerator:
+        config, model = model_dir.load_model(options.model_path, options.weights_path)
+        if model_dir.EMBEDDING not in config.out_heads:
+            raise ModelError(
+                f"{options.model_path} has the heads {', '.join(config.out_heads)}, but no "
+                "embedding; make an embedder of it with betman export_embedder"
+            )
+        folder = options.output_path / "embeddings"
+        require_writable(folder)
         bank = load_bank(options, config.input_features, config.window)
         for record_id, values in outputs(
             model, model_dir.EMBEDDING, bank, config.window, options, accelerator
@@ -54,12 +54,12 @@ def compute_embeddings(options: EmbeddingOptions) -> None:
 
 def annotate_behavior(options: AnnotateOptions) -> None:
     """Write the behaviours of every frame of every recording."""
-    config, model = model_dir.load_model(options.model_path, options.weights_path)
-    task = supervised_head(config, options.task)
-    folder = options.output_path / "annotations"
-    require_writable(folder)
-    columns = class_names(config, task)
     with together(sharded=False) as accelerator:
+        config, model = model_dir.load_model(options.model_path, options.weights_path)
+        task = supervised_head(config, options.task)
+        folder = options.output_path / "annotations"
+        require_writable(folder)
+        columns = class_names(config, task)
         bank = load_bank(options, config.input_features, config.window)
         for record_id, logits in outputs(model, task, bank, config.window, options, accelerator):
             table = pd.DataFrame(decide(logits, task).astype(int), columns=columns)

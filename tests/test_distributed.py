@@ -426,13 +426,24 @@ def test_deepspeed_that_is_missing(tmp_path, monkeypatch, capsys):
     from lisbet.processes import environment
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LISBET_LAUNCHED", raising=False)
     monkeypatch.setattr(environment.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(SystemExit) as caught:
         main(["train_model", "--launch=deepspeed_zero1", "data"])
-    monkeypatch.delenv("LISBET_LAUNCHED", raising=False)
     assert caught.value.code == 2
     assert "pip install 'lisbet[deepspeed]'" in capsys.readouterr().err
+
+
+def test_a_launcher_in_each_task_of_srun_is_refused(tmp_path):
+    slurm = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_PROCID": "0"}
+    said = betman("train_model", "--launch=ddp", "data", cwd=tmp_path, **slurm)
+    assert said.returncode == 2
+    assert "--ntasks-per-node=1" in said.stderr
+
+
+def test_inference_says_what_is_wrong_once(place):
+    said = betman("compute_embeddings", *launched("ddp"), "data", "nope.yml", "nope.pt", cwd=place)
+    assert said.returncode == 2
+    assert said.stderr.count("betman: error") == 1
 
 
 def test_the_launch_configurations_are_listed(tmp_path):

@@ -17,7 +17,6 @@ from conftest import TINY, betman, write_dataset
 from lisbet import model_dir
 from lisbet.cli import main
 from lisbet.training.manifest import Manifest, published_checkpoints
-from lisbet.training.signals import Stops
 
 LINE = ["train_model", *TINY, "--epochs=12", "--warmup_epochs=1", "--dev_ratio=0.5",
         "--dev_sample=0.3", "--save_history", "--hash_samples",
@@ -92,7 +91,9 @@ def test_interrupted_runs_come_to_the_same_end(words, stops, place):
     for number, after in stops:
         job = start(place, name, "--resume", *words)
         wait_for_step(run, after, job)
-        target = children(job)[-1] if words else job.pid  # any one of the processes
+        # Any one of the processes, or what started them.
+        by_launcher = not words or number == signal.SIGTERM
+        target = job.pid if by_launcher else children(job)[-1]
         os.kill(target, number)
         _, said = job.communicate(timeout=120)
         if number == signal.SIGKILL:
@@ -165,16 +166,92 @@ def test_deepspeed_cannot_change_its_processes(place):
     assert "consolidate_checkpoint" in said.stderr
 
 
-def test_a_second_interrupt_leaves_at_once():
-    before = signal.getsignal(signal.SIGINT)
-    with Stops() as stops:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)  # a terminal and a launcher send the same one
-        assert stops.reason == "SIGINT"
-        time.sleep(1.1)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+PATCHED = """
+import sys, time
+import lisbet.training.checkpoint as checkpoint
+write = checkpoint._write_progress
+def patched(folder, progress, counts):
+    {what}
+    write(folder, progress, counts)
+checkpoint._write_progress = patched
+from lisbet.cli import main
+main(sys.argv[1:])
+"""
+
+
+def patched(place: Path, what: str, launch: str, *words: str) -> subprocess.Popen:
+    """Start two processes whose disk is not what it should be."""
+    script = place / f"{words[0].removeprefix('--run_id=')}.py"
+    script.write_text(PATCHED.format(what=what))
+    file = Path(__file__).parents[1] / "launch" / f"{launch}.yaml"
+    return subprocess.Popen(
+        [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file",
+         file, "--num_processes=2", script, *LINE, *words, "data"],
+        cwd=place, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_nobody_leaves_before_a_slow_disk_has_everything(place):
+    job = patched(place, "time.sleep(7 if progress.step > 7 else 0)", "ddp", "--run_id=slow")
+    run = place / "models" / "slow"
+    wait_for_step(run, 7, job)
+    os.kill(children(job)[-1], signal.SIGUSR1)
+    _, said = job.communicate(timeout=120)
+    step = int(said.split("after step ")[1].split(",")[0])
+    assert f"after step {step}, saved in" in said
+    assert last_step(run) == step
+
+
+def test_a_sharded_checkpoint_that_cannot_be_written(place):
+    broken = "if progress.step == 14: raise OSError(28, 'No space left on device', str(folder))"
+    job = patched(place, broken, "fsdp", "--run_id=no-space", "--on_save_error=continue")
+    _, said = job.communicate(timeout=120)
+    assert job.returncode == 0, said
+    assert said.count("no checkpoint was written: ") == 1
+    assert "No space left on device; training goes on" in said
+    job = patched(place, broken, "fsdp", "--run_id=no-space-stops")
+    _, said = job.communicate(timeout=120)
+    assert "betman: error" in said
+    assert "No space left on device" in said
+    assert last_step(place / "models" / "no-space-stops") == 7
+
+
+def test_a_single_process_is_not_left_behind_by_its_launcher(place):
+    job = start(place, "single", "--launch=cpu")
+    wait_for_step(place / "models" / "single", 7, job)
+    job.send_signal(signal.SIGTERM)
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == STOPPED
+    assert "stopped by SIGTERM" in said
+
+
+def test_an_interrupt_stops_and_a_second_one_leaves_at_once(place):
+    """Two at once are one: a terminal and a launcher send the same."""
+    code = (
+        "import os, signal, time\n"
+        "from lisbet.training.signals import Stops\n"
+        "with Stops() as stops:\n"
+        "    stops.running = True\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print(stops.reason, flush=True)\n"
+        "    time.sleep(1.1)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('still here')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stdout == "SIGINT\n"
+    assert "interrupted" in done.stderr
+
+
+def test_a_signal_before_the_first_step_writes_nothing(place):
+    job = start(place, "early")
+    time.sleep(2.5)  # while it imports or reads
+    job.send_signal(signal.SIGTERM)
+    _, said = job.communicate(timeout=60)
+    assert job.returncode in (STOPPED, -signal.SIGTERM), said
+    assert "Traceback" not in said
 
 
 def test_torchrun_starts_it_again(place):
@@ -266,8 +343,17 @@ def test_resume_without_a_beginning_starts(here, capsys):
     assert "--resume needs --run_id" in refused(capsys, *short(), "--resume", "data")
     both = refused(capsys, *short(), "--run_id=short", "--resume", "--overwrite", "data")
     assert "pass one of them" in both
+    # Without a checkpoint, the run's own weights may be made anew, but not another run's.
     shutil.rmtree(here / "checkpoints")
-    said = refused(capsys, *short(3), "--run_id=short", "--resume", "data")
+    said = refused(capsys, *short(), "--seed=8", "--run_id=short", "--resume", "data")
+    assert "--seed: was 1991, is 8" in said
+    expected = (here / model_dir.WEIGHTS_LAST).read_bytes()
+    main([*short(), "--run_id=short", "--resume", "data"])
+    assert "starts anew" in capsys.readouterr().err
+    assert (here / model_dir.WEIGHTS_LAST).read_bytes() == expected
+    shutil.rmtree(here / "checkpoints")
+    (here / model_dir.RUN_CONFIG).unlink()
+    said = refused(capsys, *short(), "--run_id=short", "--resume", "data")
     assert "has weights but no checkpoint" in said
 
 

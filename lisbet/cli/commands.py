@@ -17,9 +17,6 @@ from lisbet.options import LaunchOptions, Options
 from lisbet.processes import environment
 from lisbet.yaml_files import read_yaml
 
-LAUNCHED = "LISBET_LAUNCHED"
-"""Set in the processes that a launcher of ours started, which must not start more."""
-
 
 @dataclass(frozen=True)
 class Command:
@@ -119,8 +116,7 @@ class Job:
         """Import what the command needs and run it, where it is to run."""
         options = self.options
         if isinstance(options, LaunchOptions):
-            if options.launch is not None and LAUNCHED not in os.environ:
-                os.environ[LAUNCHED] = "1"
+            if options.launch is not None and launch.LAUNCHED not in os.environ:
                 return launch.start(self.command.name, self.words, options)
             environment.adopt_slurm()
         elif environment.rank():

@@ -140,7 +140,11 @@ class TrainOptions(DataOptions, LaunchOptions):
         5, "epochs over which the learning rate rises to its peak", group="training", ge=0
     )
     clip_grad_norm: float | None = option(
-        None, "largest norm of the gradient; longer ones are shortened", group="training", gt=0
+        None,
+        "largest norm of the gradient; longer ones are shortened",
+        group="training",
+        gt=0,
+        allow_inf_nan=False,
     )
     train_sample: float = option(
         1.0, "share of the training frames that is drawn in one epoch", group="training", gt=0, le=1

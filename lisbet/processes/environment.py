@@ -82,6 +82,17 @@ def slurm_machines() -> tuple[int, int, str, int] | None:
     return int(env["SLURM_STEP_NUM_NODES"]), int(env["SLURM_NODEID"]), host, port
 
 
+def require_one_launcher() -> None:
+    """Refuse a launcher in each of several tasks of a machine: they would write the same run."""
+    env = os.environ
+    tasks, nodes = (int(env.get(f"SLURM_STEP_NUM_{name}", 1)) for name in ("TASKS", "NODES"))
+    if "RANK" not in env and tasks > nodes:
+        raise ConfigError(
+            f"srun started {tasks} tasks on {nodes} machines, and --launch would start processes "
+            "in each; use srun --ntasks-per-node=1 with --launch, or several tasks without it"
+        )
+
+
 def first_host(nodes: str) -> str:
     """Return the first name of a SLURM host list; ``scontrol`` is absent inside containers.
 

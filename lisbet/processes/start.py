@@ -155,7 +155,13 @@ def _count_in(store: Store, size: int, limit: int) -> None:
     """Wait for everyone: a launcher's store answers before all have come."""
     if store.add("arrived", 1) == size:
         store.set("complete", "1")
-    store.wait(["complete"], timedelta(seconds=limit))
+    for second in range(limit):  # in slices: signals are answered in between
+        try:
+            return store.wait(["complete"], timedelta(seconds=1))
+        except dist.DistStoreError:
+            if second == limit - 1:
+                raise
+    return None
 
 
 def _deepspeed(precision: str, on_cpu: bool) -> DeepSpeedPlugin:

@@ -17,7 +17,7 @@ from typing import Any
 import torch.distributed as dist
 from accelerate import Accelerator
 
-from lisbet.errors import ConfigError, LisbetError, ProcessError, ToldError
+from lisbet.errors import ConfigError, LisbetError, ProcessError, StoppedError, ToldError
 from lisbet.processes.start import start
 
 TICK_S = 1.0
@@ -69,7 +69,7 @@ def together(mixed_precision: str | None = None, *, sharded: bool = True) -> Ite
         lost = _lost_contact(error)
         if lost:  # the end of another one; give it, or its neighbour, time to say more
             time.sleep(GRACE_S)
-        told = watch.tell(ProcessError(LOST) if lost else _readable(error))
+        told = watch.tell(ProcessError(LOST) if lost else error)
         if told is not None:
             time.sleep(GRACE_S)
             raise ToldError(told) from error
@@ -122,10 +122,10 @@ class Watch(threading.Thread):
                 self._set_failed(1, text)
         return None
 
-    def tell(self, error: LisbetError) -> int | None:
+    def tell(self, error: BaseException) -> int | None:
         """Tell the others of a failure; return the exit code of one that told before."""
         try:
-            first = self._set_failed(error.exit_code, str(error))
+            first = self._set_failed(_exit_code(error), str(error) or type(error).__name__)
         except RuntimeError:
             return None
         return None if first["rank"] == self.rank else int(first["code"])
@@ -153,13 +153,12 @@ class Watch(threading.Thread):
         os._exit(first["code"])
 
 
-def _readable(error: BaseException) -> LisbetError:
-    if isinstance(error, LisbetError):
-        return error
-    told = LisbetError(f"{type(error).__name__}: {error}")
-    told.exit_code = 130 if isinstance(error, KeyboardInterrupt) else 1
-    told.__cause__ = error
-    return told
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, LisbetError | StoppedError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, OSError) else 1
 
 
 def _lost_contact(error: BaseException) -> bool:

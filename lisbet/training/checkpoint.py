@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
+from pydantic import ConfigDict
 from torch import Tensor
 
 from lisbet.config import Config
@@ -53,6 +54,8 @@ class Progress(Config):
     run : dict
         What run_config.yml holds: options, versions, data.
     """
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
 
     step: int
     history: tuple[dict[str, int | float], ...]
@@ -95,7 +98,8 @@ class Checkpoints:
         self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
         self.run, self.keep, self.go_on = run, keep, go_on
         self.saved: tuple[int, int] | None = None
-        """Step and epoch of the last checkpoint."""
+        """Step and epoch of the last good checkpoint, as far as this process knows."""
+        self._tried: tuple[int, int] | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future | None = None
 
@@ -108,8 +112,8 @@ class Checkpoints:
             If it cannot be written, unless training goes on. Earlier checkpoints stay.
         """
         started = time.perf_counter()
-        self.saved = progress.step, len(progress.history)
         self.wait()
+        self._tried = progress.step, len(progress.history)
         counts = gather_object([metrics])
         target = self.run / CHECKPOINTS / f"step_{progress.step:08}"
         if strategy.state_form(self.accelerator) == strategy.WHOLE:
@@ -122,11 +126,21 @@ class Checkpoints:
         held = time.perf_counter() - started
         log.info("checkpoint %s held training up for %.3f s", target.name, held)
 
+    def holds(self, step: int, epoch: int) -> bool:
+        """Whether this state is saved, or was tried to be."""
+        return (step, epoch) in (self._tried, self.saved)
+
     def wait(self) -> None:
         """Wait until the last checkpoint is published; raise what kept it from being so."""
         if self._writing is not None:
             writing, self._writing = self._writing, None
             self._guard(writing.result)
+
+    def last(self) -> tuple[int, int] | None:
+        """Wait, and return step and epoch of the last good checkpoint. All must call it."""
+        self.wait()
+        (saved,) = broadcast_object_list([self.saved])  # nobody ends before the first one has saved
+        return saved
 
     def poll(self) -> None:
         """Raise what kept the last checkpoint from being published, if it is known by now."""
@@ -136,14 +150,13 @@ class Checkpoints:
     def _guard(self, save: Callable[[], None]) -> None:
         try:
             save()
+            self.saved = self._tried
         except OSError as error:
             if not self.go_on:
                 raise
             if self.accelerator.is_main_process:
-                log.warning(
-                    "no checkpoint was written: %s: %s; training goes on, earlier ones stay",
-                    error.filename, error.strerror or error,
-                )  # fmt: skip
+                log.warning("no checkpoint was written: %s; training goes on, earlier ones stay",
+                            _reason(error))  # fmt: skip
 
     def _whole_writer(
         self, target: Path, state: dict, progress: Progress, counts: list
@@ -166,29 +179,37 @@ class Checkpoints:
         return write
 
     def _save_shards(self, target: Path, progress: Progress, counts: list) -> None:
+        """Write the parts of all processes, in stages that end on all if they fail on one."""
         accelerator, beside = self.accelerator, target.with_name(f".{target.name}.partial")
-        failure, own = None, {}
-        try:
-            if accelerator.is_main_process:
-                _fresh(target)
-            accelerator.wait_for_everyone()
-            strategy.save_shards(accelerator, self.model, self.optimizer, beside)
-            if accelerator.is_main_process:
-                _write_progress(beside, progress, counts)
-            accelerator.wait_for_everyone()
+        own: dict[str, File] = {}
+
+        def stage(work: Callable[[], Any], *, by_first: bool = False) -> None:
+            failure = None
+            try:
+                if accelerator.is_main_process or not by_first:
+                    work()
+            except OSError as error:
+                failure = _reason(error)
+            if failed := [said for said in gather_object([failure]) if said]:
+                if accelerator.is_main_process:
+                    shutil.rmtree(beside, ignore_errors=True)
+                raise OSError(failed[0])
+
+        def hash_own() -> None:
             names = [path for path in sorted(beside.rglob("*")) if path.is_file()]
             for path in names[accelerator.process_index :: accelerator.num_processes]:
                 own[path.relative_to(beside).as_posix()] = _synced(path)
-        except OSError as error:
-            failure = f"{error.filename or target}: {error.strerror or error}"
-        if failed := [said for said in gather_object([failure]) if said]:
-            if accelerator.is_main_process:
-                shutil.rmtree(beside, ignore_errors=True)
-            raise OSError(failed[0])
+
+        stage(lambda: _fresh(target), by_first=True)
+        if strategy.state_form(accelerator) == strategy.DEEPSPEED:
+            # It has barriers of its own: who fails in between must end the run, not wait for it.
+            strategy.save_shards(accelerator, self.model, self.optimizer, beside)
+        else:
+            stage(lambda: strategy.save_shards(accelerator, self.model, self.optimizer, beside))
+        stage(lambda: _write_progress(beside, progress, counts), by_first=True)
+        stage(hash_own)
         files = {name: file for part in gather_object([own]) for name, file in part.items()}
-        if accelerator.is_main_process:
-            self._publish(beside, target, progress.step, files)
-        accelerator.wait_for_everyone()
+        stage(lambda: self._publish(beside, target, progress.step, files), by_first=True)
 
     def _publish(self, beside: Path, target: Path, step: int, files: dict[str, File]) -> None:
         """Give the finished folder its name, and only then remove older ones."""
@@ -211,7 +232,10 @@ class Checkpoints:
         sync(target.parent)
         sync(target.parent.parent)
         for old in published_checkpoints(self.run)[self.keep :]:
-            remove_folder(old)
+            try:
+                remove_folder(old)
+            except OSError as error:  # the new one is there all the same
+                log.warning("an old checkpoint stays: %s", _reason(error))
 
 
 def recover(run: Path) -> None:
@@ -247,6 +271,11 @@ def _fresh(target: Path) -> Path:
 def _write_progress(folder: Path, progress: Progress, counts: list) -> None:
     (folder / PROGRESS).write_text(progress.model_dump_json(), "utf-8")
     save_tensors(counts, folder / METRICS)
+
+
+def _reason(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return where + (error.strerror or str(error))
 
 
 def _synced(path: Path) -> File:

@@ -1,8 +1,9 @@
 """From a checkpoint, however it was sharded, to the documented weights: on one process."""
 
 import contextlib
-import io
 import logging
+import os
+import warnings
 from pathlib import Path
 
 import torch
@@ -30,7 +31,9 @@ def consolidate_checkpoint(options: ConsolidateOptions) -> None:
     manifest = verified(folder)
     log.info("%s: step %d, by %s", folder, manifest.step, manifest.strategy)
     weights = read_weights_of(folder, manifest)
-    require_fitting(MultiTaskModel(config).to("meta"), weights, str(folder))
+    with torch.device("meta"):  # names and shapes only
+        model = MultiTaskModel(config)
+    require_fitting(model, weights, str(folder))
     model_dir.save_weights(run / model_dir.WEIGHTS_LAST, weights)
     print(f"weights of step {manifest.step} written to {run / model_dir.WEIGHTS_LAST}")
 
@@ -60,28 +63,39 @@ def _whole(folder: Path) -> dict[str, Tensor]:
 
 
 def _sharded(folder: Path) -> dict[str, Tensor]:
-    """Read the weights only: the optimizer's state is twice as large and stays on the disk."""
+    """Read the weights only, one by one: the optimizer's state is twice as large."""
     reader = FileSystemReader(folder / SHARDED)
     prefix = "model."
-    weights = {
-        key: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for key, entry in reader.read_metadata().state_dict_metadata.items()
-        if key.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
-    }
-    load(weights, storage_reader=reader, no_dist=True)
-    return {key.removeprefix(prefix): value for key, value in weights.items()}
+    weights = {}
+    for key, entry in reader.read_metadata().state_dict_metadata.items():
+        if key.startswith(prefix) and isinstance(entry, TensorStorageMetadata):
+            part = {key: torch.empty(entry.size, dtype=entry.properties.dtype)}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that it reads on a single process
+                load(part, storage_reader=reader, no_dist=True)
+            weights[key.removeprefix(prefix)] = part[key]
+    return weights
 
 
 def _deepspeed(folder: Path) -> dict[str, Tensor]:
-    """Read the float32 weights that DeepSpeed keeps in its optimizer's shards."""
+    """Read the weights that ZeRO-1 and 2 keep whole, and that ZeRO-3 keeps in pieces."""
+    whole = folder / DEEPSPEED / "mp_rank_00_model_states.pt"
+    if whole.exists():
+        state = torch.load(whole, map_location="cpu", weights_only=True, mmap=True)
+        return dict(state["module"])
     environment.require_deepspeed()
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # it is only to read
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-    with contextlib.redirect_stdout(io.StringIO()):
-        weights: dict[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(
-            str(folder), tag=DEEPSPEED
+    with (
+        open(os.devnull, "w") as quiet,
+        contextlib.redirect_stdout(quiet),
+        contextlib.redirect_stderr(quiet),
+    ):
+        pieces = get_fp32_state_dict_from_zero_checkpoint(
+            str(folder), tag=DEEPSPEED, lazy_mode=True
         )
-    return weights
+    return {key: piece.contiguous() for key, piece in pieces.items()}
 
 
 _READERS = {WHOLE: _whole, SHARDED: _sharded, DEEPSPEED: _deepspeed}

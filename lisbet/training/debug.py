@@ -3,17 +3,24 @@
 import torch
 from accelerate.utils import gather_object
 
+from lisbet.errors import ConfigError, StoppedError
 from lisbet.training.run import Run, forward
-from lisbet.training.signals import Agreement
+from lisbet.training.signals import UNTOUCHED, Agreement, Stops
 
 
-def print_step(run: Run, step: int) -> None:
+def print_step(run: Run, step: int, stops: Stops) -> None:
     """Train up to a step, then answer its batch and print every sample's loss; write nothing."""
     agreement = Agreement()
     run.model.train()
     run.bare.backbone.train(not run.options.freeze_backbone_weights)
+    last = run.options.epochs * run.train.steps - 1
+    if step > last:
+        raise ConfigError(f"--debug_step={step}: the last step of the run is {last}")
     while run.step < step:
+        if agreement.any(bool(stops.reason))[0]:
+            raise StoppedError(f"stopped by {stops.reason or 'another process'}; {UNTOUCHED}")
         run.make_step(agreement)
+    run.seed_dropout()
     lines = gather_object([line for rows in run.passes for line in _samples(run, rows)])
     if run.speaks:
         epoch, within = divmod(step, run.train.steps)

@@ -28,15 +28,14 @@ def train_model(options: TrainOptions) -> None:
     """Train a model as the options say, on every process that there is."""
     started = time.monotonic()
     keep_freed_memory()
-    with together(precision(options.mixed_precision)) as accelerator, Stops() as stops:
+    with Stops() as stops, together(precision(options.mixed_precision)) as accelerator:
         train_on(accelerator, options, stops, started)
 
 
 def train_on(accelerator: Accelerator, options: TrainOptions, stops: Stops, started: float) -> None:
     """Train on the processes there are; nothing is written before everything was checked."""
     batching = Batching.of(options.batch_size, accelerator.num_processes, options.micro_batch_size)
-    if options.skip_nonfinite and strategy.state_form(accelerator) == strategy.DEEPSPEED:
-        raise ConfigError("--skip_nonfinite cannot be had with DeepSpeed, which steps by itself")
+    strategy.require_possible(accelerator, options)
     setup = Setup.from_options(options, accelerator.device)
     checkpoint = None
     if setup.goes_on:
@@ -67,15 +66,17 @@ def train_on(accelerator: Accelerator, options: TrainOptions, stops: Stops, star
     if checkpoint is not None:
         run.take_up(checkpoint)
     if options.debug_step is not None:
-        print_step(run, options.debug_step)
+        stops.running = True
+        print_step(run, options.debug_step, stops)
         return
-    agreement = Agreement()  # all have looked at the folder before one makes it
-    run.stop_if_asked(agreement, stops)
+    agreement = Agreement()
+    accelerator.wait_for_everyone()  # all have looked at the folder before one makes it
+    stops.running = True
     if speaks:
         log.info("%s", description)
         if checkpoint is None:
             model_dir.create(setup.folder, setup.config, config)
-        else:
+        elif run.epoch < options.epochs:
             model_dir.update_run_config(setup.folder, config)
 
     while run.epoch < options.epochs:

@@ -5,6 +5,7 @@ the run was, and a manifest of both.
 """
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Self
 
@@ -118,7 +119,8 @@ def verified(folder: Path) -> Manifest:
 def published_checkpoints(run: Path) -> list[Path]:
     """Return the published checkpoints of a run, the newest first."""
     folders = (run / CHECKPOINTS).glob("step_*")
-    return sorted((folder for folder in folders if folder.is_dir()), reverse=True)
+    own = (f for f in folders if re.fullmatch(r"step_[0-9]{8,}", f.name) and f.is_dir())
+    return sorted(own, key=lambda folder: int(folder.name.removeprefix("step_")), reverse=True)
 
 
 def describe(path: Path) -> File:

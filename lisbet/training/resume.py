@@ -30,7 +30,7 @@ HARMLESS = {
 def newest_good(run: Path, accelerator: Accelerator, *, up_to: int | None = None) -> Path | None:
     """Return the newest checkpoint that is whole, the same on all processes, or None without any.
 
-    Damaged ones are named and set aside.
+    Damaged ones are named.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def newest_good(run: Path, accelerator: Accelerator, *, up_to: int | None = None
     accelerator : Accelerator
         The processes; the first one looks.
     up_to : int, optional
-        Only those of this step or before; nothing is set aside then.
+        Only those of this step or before.
 
     Raises
     ------
@@ -70,9 +70,6 @@ def _newest_good(run: Path, up_to: int | None) -> Path | None:
             continue
         if up_to is not None and manifest.step > up_to:
             continue
-        if up_to is None:
-            for bad in damaged:
-                bad.rename(bad.with_name(f"damaged_{bad.name}"))
         if damaged:
             log.warning("going on from the one before: %s", folder)
         return folder
@@ -82,6 +79,15 @@ def _newest_good(run: Path, up_to: int | None) -> Path | None:
             "says how. To start anew, use another --run_id or --overwrite"
         )
     return None
+
+
+def set_newer_aside(run: Path, taken: Path) -> None:
+    """Rename the checkpoints that were passed over as damaged: the run will write them anew."""
+    for folder in published_checkpoints(run):
+        if int(folder.name[5:]) > int(taken.name[5:]):
+            names = (f"damaged_{folder.name}{end}" for end in ("", *(f"_{n}" for n in range(1000))))
+            free = next(path for n in names if not (path := folder.with_name(n)).exists())
+            folder.rename(free)
 
 
 def require_same_run(begun: dict[str, Any], run: dict[str, Any], folder: Path) -> None:
@@ -107,6 +113,8 @@ def require_same_run(begun: dict[str, Any], run: dict[str, Any], folder: Path) -
         for name in sorted(before.keys() | now.keys())
         if name not in HARMLESS and before.get(name) != now.get(name)
     ]
+    if now["save_weights"] == "best" != before["save_weights"]:
+        differing.append("  --save_weights: the best epoch so far was not kept")
     if differing:
         raise ConfigError(
             f"{folder} was trained with other options; use those, or another --run_id:\n"
@@ -150,8 +158,12 @@ def run_folder(options: Any, run_id: str) -> tuple[Path, bool]:
     """Return the model directory of a run, and whether it has checkpoints to go on from."""
     folder = options.output_path / "models" / run_id
     there = bool(published_checkpoints(folder))
-    if options.debug_step is not None or (there and options.resume):
+    if options.debug_step is not None:
+        if not (folder / model_dir.RUN_CONFIG).is_file():
+            raise ModelError(f"{folder} is no run whose steps --debug_step could repeat")
         return folder, there
+    if there and options.resume:
+        return folder, True
     overwrite = options.overwrite or options.resume  # see require_nothing_to_lose
     return model_dir.run_folder(options.output_path, run_id, overwrite=overwrite), False
 
@@ -188,6 +200,8 @@ def same_passes(batching: Batching, checkpoint: Path | None) -> Batching:
 def verify_checkpoint(options: VerifyOptions) -> None:
     """Print for each checkpoint of a run whether it is whole, and which one a resume would take."""
     run = options.model_path
+    if not run.is_dir():
+        raise ModelError(f"{run}: no such folder; expected a run, models/RUN")
     if not (there := published_checkpoints(run)):
         raise ModelError(f"{run} has no checkpoints; a run with --resume would start anew")
     chosen, damaged = None, []

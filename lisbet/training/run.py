@@ -21,12 +21,12 @@ from lisbet.training import strategy
 from lisbet.training.batching import Batching
 from lisbet.training.checkpoint import Checkpoints, Progress, read_progress
 from lisbet.training.hashes import HASHES, SampleHashes
-from lisbet.training.health import Health
+from lisbet.training.health import GRADIENT, Health
 from lisbet.training.history import HISTORY, write_history
 from lisbet.training.manifest import Manifest
 from lisbet.training.optim import rate_factor
 from lisbet.training.progress import Reporter
-from lisbet.training.resume import require_same_run, require_same_strategy
+from lisbet.training.resume import require_same_run, require_same_strategy, set_newer_aside
 from lisbet.training.sampler import Batch, Sampler
 from lisbet.training.scores import Scores
 from lisbet.training.setup import Setup
@@ -118,7 +118,7 @@ class Run:
         """Draw a batch, answer it, go back, change the weights."""
         epoch, step = divmod(self.step, self.train.steps)
         strategy.set_learning_rate(self.optimizer, self.learning_rate())
-        self._seed_dropout()
+        self.seed_dropout()
         bad = False
         for rows in self.passes:
             batch = self.train.batch(epoch, step, rows)
@@ -126,7 +126,7 @@ class Run:
                 self.hashes.add(epoch, step, rows, batch)
             with self.accelerator.accumulate(self.model):
                 bad |= self._pass(batch, agreement)
-                if self.accelerator.sync_gradients:
+                if self.accelerator.sync_gradients and not bad:
                     norm = strategy.gradient_norm(
                         self.accelerator, self.model, self.options.clip_grad_norm
                     )
@@ -167,14 +167,16 @@ class Run:
         if self.speaks:
             log.warning("step %d is left out: its loss or gradient is not finite", self.step)
         if self.skipped > self.options.skip_nonfinite:
-            raise self._not_finite(self.step, ["a loss or the gradient"])
+            raise self._not_finite(
+                self.step, ["a loss or the gradient"], f"0 to {self.options.batch_size - 1}"
+            )
 
     def learning_rate(self) -> float:
         """Return the learning rate of the next step."""
         factor = rate_factor(self.step, self.train.steps, self.options.warmup_epochs)
         return self.options.learning_rate * factor
 
-    def _seed_dropout(self) -> None:
+    def seed_dropout(self) -> None:
         """Make what dropout drops a function of the step, so that a resume drops the same."""
         if self.random:
             number = (self.options.seed << 24) + (self.step << 8) + self.accelerator.process_index
@@ -195,15 +197,10 @@ class Run:
         if stop:
             self._leave(stops)
 
-    def stop_if_asked(self, agreement: Agreement, stops: Stops) -> None:
-        """Leave before anything is written."""
-        if agreement.any(self._stop_is_due(stops))[0]:
-            raise StoppedError("stopped before the first step; nothing was written")
-
     def save(self) -> None:
         """Save a checkpoint of this step, if there is none yet."""
         self.saved = time.monotonic()
-        if self.checkpoints.saved == (self.step, self.epoch):
+        if self.checkpoints.holds(self.step, self.epoch):
             return
         hashed = () if self.hashes is None else tuple(self.hashes.collected())
         scaler = self.accelerator.scaler
@@ -241,6 +238,7 @@ class Run:
         if self.speaks:
             log.info("going on from %s", folder)
             if self.options.debug_step is None:
+                set_newer_aside(self.folder, folder)
                 model_dir.remove_leftovers(self.folder)
         self.accelerator.wait_for_everyone()
 
@@ -258,13 +256,17 @@ class Run:
         return self.step % whole == 0
 
     def _leave(self, stops: Stops) -> None:
-        self.checkpoints.wait()
+        saved = self.checkpoints.last()
         if not stops.reason:
             time.sleep(SPEAK_FIRST_S)
         reason = stops.reason or "another process"
+        what = "saved"
+        if saved != (self.step, self.epoch):
+            what = "which could not be saved" + (f"; saved is step {saved[0]}" if saved else "")
+        instead = " instead of --overwrite" if self.options.overwrite else ""
         raise StoppedError(
-            f"stopped by {reason} after step {self.step}, saved in {self.folder}; the same command "
-            "with --resume goes on from there"
+            f"stopped by {reason} after step {self.step}, {what} in {self.folder}; the same "
+            f"command with --resume{instead} goes on from there"
         )
 
     # Epochs ---------------------------------------------------------------------------------------
@@ -310,7 +312,9 @@ class Run:
     def _publish(self, weights: dict[str, Tensor]) -> None:
         (fine,) = broadcast_object_list([all(bool(w.isfinite().all()) for w in weights.values())])
         if not fine:
-            raise self._not_finite(self.step - 1, ["a weight"])
+            raise self._not_finite(
+                self.step - 1, ["a weight"], f"0 to {self.options.batch_size - 1}"
+            )
         if self.speaks:
             save_weights(self.folder, weights, self.history, self.options)
         if self.hashes is not None:
@@ -320,19 +324,25 @@ class Run:
 
     def _require_finite(self) -> None:
         """Stop, all alike, if a loss or gradient of a step so far was not finite."""
-        found = [first for first in gather_object([self.health.first()]) if first is not None]
-        if found:
-            step = min(number for number, _ in found)
-            what = sorted({name for number, names in found if number == step for name in names})
-            raise self._not_finite(step, what)
+        first = self.health.first()
+        own = None if first is None else (*first, self._rows())
+        if found := [one for one in gather_object([own]) if one is not None]:
+            step = min(number for number, _, _ in found)
+            found = [one for one in found if one[0] == step]
+            lost = [one for one in found if one[1] != [GRADIENT]] or found
+            what = sorted({name for _, names, _ in lost for name in names})
+            raise self._not_finite(step, what, ", ".join(rows for _, _, rows in lost))
 
-    def _not_finite(self, step: int, what: list[str]) -> DataError:
+    def _rows(self) -> str:
+        """Name the samples of a batch that this process takes."""
+        return f"{self.passes[0].start} to {self.passes[-1].stop - 1}"
+
+    def _not_finite(self, step: int, what: list[str], rows: str) -> DataError:
         """Say what left the numbers and what is left of the run."""
         epoch = step // self.train.steps
-        rows = ", ".join(f"{part.start} to {part.stop - 1}" for part in self.passes)
-        saved = self.checkpoints.saved
+        saved = self.checkpoints.last()
         left = f"checkpoint step_{saved[0]:08} is good" if saved else "no checkpoint was written"
-        if self.speaks and not saved:
+        if self.speaks and not saved and self.options.debug_step is None:
             model_dir.restore_replaced(self.folder)
         known = [row["train_loss"] for row in self.history if math.isfinite(row["train_loss"])]
         if not saved and not known:
@@ -382,7 +392,9 @@ def save_weights(
     place = (folder / model_dir.WEIGHTS_LAST).parent
     if options.save_weights == "all":
         model_dir.save_weights(place / f"weights_epoch{len(history) - 1}.pt", weights)
-    if options.save_weights == "best" and row is min(history, key=lambda row: row["dev_loss"]):
+    best = min(history, key=lambda row: (math.isnan(row["dev_loss"]), row["dev_loss"])) \
+        if options.save_weights == "best" else None  # fmt: skip
+    if row is best:
         model_dir.save_weights(place / "weights_best.pt", weights)
     model_dir.save_weights(folder / model_dir.WEIGHTS_LAST, weights)
     model_dir.discard_replaced(folder)

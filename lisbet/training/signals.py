@@ -1,12 +1,18 @@
 """When to stop or save: what any process was told, agreed by all at the same step."""
 
+import os
 import signal
+import sys
 import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 import torch
 import torch.distributed as dist
+
+from lisbet.errors import StoppedError
+
+UNTOUCHED = "nothing was written"
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
@@ -22,10 +28,13 @@ class Stops:
     ----------
     reason : str
         What asked for the stop, for people; empty while nothing has.
+    running : bool
+        Whether there are steps to wait for. Before, a signal stops at once: nothing is written yet.
     """
 
     def __init__(self) -> None:
         self.reason = ""
+        self.running = False
         self._interrupted: float | None = None
         self._before: dict[int, Any] = {}
 
@@ -47,9 +56,12 @@ class Stops:
         now = time.monotonic()
         if number == signal.SIGINT:
             if self._interrupted is not None and now - self._interrupted > TWICE_S:
-                raise KeyboardInterrupt
+                print("betman: error: interrupted", file=sys.stderr, flush=True)
+                os._exit(128 + number)  # not even a checkpoint that is being written is waited for
             self._interrupted = now if self._interrupted is None else self._interrupted
         self.reason = signal.Signals(number).name
+        if not self.running:
+            raise StoppedError(f"stopped by {self.reason} before the first step; {UNTOUCHED}")
 
 
 class Agreement:

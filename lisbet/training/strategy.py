@@ -18,13 +18,17 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
+    get_model_state_dict,
     get_state_dict,
+    set_model_state_dict,
     set_state_dict,
 )
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
+from lisbet.errors import ConfigError
+from lisbet.options import TrainOptions
 from lisbet.training.batching import Batching
 
 WHOLE, SHARDED, DEEPSPEED = "whole", "sharded", "deepspeed"
@@ -46,6 +50,24 @@ def state_form(accelerator: Accelerator) -> str:
     """Return the form in which this strategy keeps its state."""
     forms = {DistributedType.DEEPSPEED: DEEPSPEED, DistributedType.FSDP: SHARDED}
     return forms.get(accelerator.distributed_type, WHOLE)
+
+
+def require_possible(accelerator: Accelerator, options: TrainOptions) -> None:
+    """Refuse options that a strategy cannot honour.
+
+    Raises
+    ------
+    ConfigError
+        Saying which, and why.
+    """
+    if state_form(accelerator) == DEEPSPEED:
+        if options.skip_nonfinite:
+            raise ConfigError("--skip_nonfinite is not for DeepSpeed, which makes steps by itself")
+        if options.on_save_error == "continue":
+            raise ConfigError("--on_save_error=continue is not for DeepSpeed, whose processes wait "
+                              "for one that could not write")  # fmt: skip
+    if options.skip_nonfinite and accelerator.scaler is not None:
+        raise ConfigError("--skip_nonfinite is not for fp16, which leaves such steps out by itself")
 
 
 def prepare(
@@ -82,7 +104,10 @@ def full_weights(accelerator: Accelerator, model: nn.Module) -> dict[str, Tensor
 def copy_of_state(model: Any, optimizer: Any) -> dict[str, Any]:
     """Copy weights and optimizer to the host, so that training can go on meanwhile."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    weights, states = get_state_dict(model, optimizer.optimizer, options=options)
+    inner = optimizer.optimizer
+    if not inner.state:  # no step was made; asked for its state, torch would make one
+        return copy.deepcopy({"model": get_model_state_dict(model, options=options)})
+    weights, states = get_state_dict(model, inner, options=options)
     # On a CPU nothing was offloaded: what is here are the tensors that training changes.
     return copy.deepcopy({"model": weights, "optimizer": states})
 
@@ -90,7 +115,10 @@ def copy_of_state(model: Any, optimizer: Any) -> dict[str, Any]:
 def save_shards(accelerator: Accelerator, model: Any, optimizer: Any, folder: Path) -> None:
     """Write this process's part of weights and optimizer. All processes must call it."""
     if state_form(accelerator) == DEEPSPEED:
-        model.save_checkpoint(str(folder), tag=DEEPSPEED)
+        try:
+            model.save_checkpoint(str(folder), tag=DEEPSPEED)
+        except RuntimeError as error:  # how torch.save reports a full disk
+            raise OSError(f"{folder}: DeepSpeed could not write: {error}") from error
         return
     options = StateDictOptions(cpu_offload=True)
     weights, states = get_state_dict(model, optimizer.optimizer, options=options)
@@ -113,6 +141,9 @@ def load_state(
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         path = folder / STATE_FILE
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if "optimizer" not in state:
+            set_model_state_dict(model, state["model"], options=options)
+            return
     else:
         options = StateDictOptions()
         weights, states = get_state_dict(model, inner, options=options)
