@@ -174,7 +174,7 @@ KINDS = {
     "csv_events": events,
     "boris": boris,
 }
-TRIES = 60
+TRIES = 40
 MEMORY = 6 * 2**30
 SECONDS = 20
 

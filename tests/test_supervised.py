@@ -209,7 +209,7 @@ def test_which_weights_are_kept(annotated):
     rows = history("best")
     lowest = min(rows, key=lambda row: row["dev_loss"])
     setup = setup_of("--task_ids=warp,multilabel", "--dev_ratio=0.34", "--run_id=again")
-    from lisbet.training.run import evaluate
+    from lisbet.training.evaluate import evaluate
 
     _, best = model_dir.load_model(
         annotated / "models/best/model_config.yml",

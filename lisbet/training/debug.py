@@ -4,7 +4,8 @@ import torch
 from accelerate.utils import gather_object
 
 from lisbet.errors import ConfigError, StoppedError
-from lisbet.training.run import Run, forward
+from lisbet.training.evaluate import forward
+from lisbet.training.run import Run
 from lisbet.training.signals import UNTOUCHED, Agreement, Stops
 
 

@@ -3,7 +3,6 @@
 import logging
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from lisbet.processes.start import mixed_precision_of
 from lisbet.training import strategy
 from lisbet.training.batching import Batching
 from lisbet.training.checkpoint import Checkpoints, Progress, read_progress
+from lisbet.training.evaluate import evaluate, forward
 from lisbet.training.hashes import HASHES, SampleHashes
 from lisbet.training.health import GRADIENT, Health
 from lisbet.training.history import HISTORY, write_history
@@ -27,7 +27,7 @@ from lisbet.training.manifest import Manifest
 from lisbet.training.optim import rate_factor
 from lisbet.training.progress import Reporter
 from lisbet.training.resume import require_same_run, require_same_strategy, set_newer_aside
-from lisbet.training.sampler import Batch, Sampler
+from lisbet.training.sampler import Batch
 from lisbet.training.scores import Scores
 from lisbet.training.setup import Setup
 from lisbet.training.signals import Agreement, Stops
@@ -353,35 +353,6 @@ class Run:
             f"--clip_grad_norm=1 ({left}). --debug_step={step} repeats the step from a checkpoint "
             "and prints each sample; --skip_nonfinite=N leaves up to N such steps out"
         )
-
-
-def forward(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """Answer a batch: one forward for all tasks, as DDP cannot reduce heads that sat out."""
-    answers: dict[str, Tensor] = model({name: windows for name, (windows, _) in batch.items()})
-    return answers
-
-
-@torch.no_grad()
-def evaluate(
-    model: nn.Module, dev: Sampler, passes: list[slice], stop: Callable[[], bool]
-) -> dict[str, float] | None:
-    """Score the model on the held-out recordings: the same windows after every epoch.
-
-    Returns
-    -------
-    dict or None
-        The columns of the history; None if a stop was asked for on the way.
-    """
-    model.eval()
-    scores = Scores(dev.tasks, dev.device)
-    for step in range(dev.steps):
-        if stop():
-            return None
-        for rows in passes:
-            batch = dev.batch(0, step, rows)
-            logits = forward(model, batch)
-            scores.take(scores.losses_of(logits, batch), logits, batch)
-    return scores.compute("dev")
 
 
 def save_weights(
