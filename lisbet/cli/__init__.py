@@ -41,7 +41,19 @@ def main(argv: list[str] | None = None) -> None:
         With code 0 when done, 2 when the user can mend the input, 1 for a defect of ours,
         130 when interrupted.
     """
-    words = sys.argv[1:] if argv is None else argv
+    try:
+        _main(sys.argv[1:] if argv is None else argv)
+    except SystemExit as end:
+        if environment.count() > 1 and end.code:
+            # Torch may wait for its threads for ever while it is taken apart after a failure.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(end.code))
+        raise
+
+
+def _main(words: list[str]) -> None:
+    """Parse and run; every error ends in one message and an exit code."""
     details = any(word.startswith("-vv") for word in words)
     try:
         if (job := _parsed(words)) is not None:

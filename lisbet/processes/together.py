@@ -26,6 +26,7 @@ SILENCE = 20
 """A neighbour silent for so many ticks is gone."""
 GRACE_S = 2.0
 """Time that the first to fail has to print its message before the others end."""
+SETTLE_S = 0.2
 FAILED, ALIVE = "failed", "alive/{}"
 
 
@@ -78,6 +79,9 @@ def together(mixed_precision: str | None = None, *, sharded: bool = True) -> Ite
         raise
     finally:
         watch.stop()
+    # Gloo's thread needs the interpreter's lock to let go of the last collective; a process group
+    # that is taken apart meanwhile waits for that thread, with the lock held, for ever.
+    time.sleep(SETTLE_S)
     accelerator.end_training()
 
 
