@@ -119,7 +119,7 @@ def test_torchrun_and_accelerate_launch_do_the_same(place):
         same_as_one(place, run_id)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "deepspeed_zero2", "deepspeed_zero3", "fsdp"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_frozen_backbones_and_supervised_tasks(strategy, place):
     """On a pretrained backbone that is kept: all tasks at once, on one and on two processes."""
     line = [*TINY, "--epochs=1", "--train_sample=0.2", "--annot_format=csv_events", "--fps=30",
@@ -147,7 +147,7 @@ def test_other_backbones_shard_as_a_whole(preset, place):
     assert apart(one, two) < 1e-5
 
 
-@pytest.mark.parametrize("strategy", ["deepspeed_zero2", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", "deepspeed_zero2", "fsdp"])
 def test_mixed_precision_keeps_float32_weights(strategy, place):
     done(betman("train_model", *LINE, *launched(strategy), "--mixed_precision=bf16",
                 f"--run_id=bf16-{strategy}", "data", cwd=place))  # fmt: skip
@@ -346,7 +346,7 @@ def machines():
             ip("netns", "delete", space)
 
 
-@pytest.mark.parametrize(("strategy", "each"), [("ddp", 2), ("deepspeed_zero2", 1)])
+@pytest.mark.parametrize(("strategy", "each"), [("ddp", 1), ("ddp", 2), ("deepspeed_zero2", 1)])
 def test_two_machines_train_the_same_model(strategy, each, place, machines):
     run_id = f"machines-{strategy}-{each}"
     jobs = []
