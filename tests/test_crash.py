@@ -19,86 +19,119 @@ HERE = Path(__file__).parent
 LINE = ["train_model", *TINY, "--epochs=2", "--train_sample=0.2", "--warmup_epochs=0",
         "--save_history", "--hash_samples", "--checkpoint_every=1steps", "--dev_ratio=0.5",
         "--dev_sample=0.1", "data"]  # fmt: skip
-IN_SUITE = 200
-"""Points that the suite kills at, spread over all; LISBET_ALL_CRASHES=1 takes every one."""
+ALL = bool(os.environ.get("LISBET_ALL_CRASHES"))
+"""Take every point; without it, the suite takes some, spread over all."""
+SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2",
+           "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT", "FSDP_RESHARD_AFTER_FORWARD": "true",
+           "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+           "FSDP_TRANSFORMER_CLS_TO_WRAP": "TransformerEncoderLayer"}  # fmt: skip
+"""What Accelerate makes of launch/fsdp.yaml."""
+WAYS = {"one process": (1, {}), "FSDP, 2 processes": (2, SHARDED)}
 
-HARNESS = '''
-import contextlib, ctypes, hashlib, json, os, shutil, sys, traceback
-sys.path.insert(0, {tests!r})
+HARNESS = """
+import contextlib, ctypes, hashlib, json, os, shutil, signal, socket, sys, traceback
 import torch
 torch.set_num_threads(1)
+from accelerate.state import AcceleratorState
 from lisbet.cli import main
 import lisbet.training.loop, lisbet.training.setup, lisbet.models.backbones.transformer
 import lisbet.data.readers.movement, lisbet.tasks.cons, lisbet.tasks.order, lisbet.tasks.shift
 import lisbet.tasks.warp, torch.distributed.checkpoint, scipy.io
 crash = ctypes.CDLL(None)
 crash.crash_count.restype = ctypes.c_long
-base = json.loads({line!r})
+base, processes, environment = json.loads(sys.argv[1])
 line = [*base, "--run_id=a"]
 
-def forked(words, number=None, error=0):
-    """Run betman in a child; return its exit status and how many points it passed."""
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-        os.dup2(os.open("said", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
-        os.dup2(2, 1)
-        if number is not None:
-            crash.crash_arm(os.path.abspath("models").encode(), ctypes.c_long(number), error)
-        try:
-            main(words)
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        except BaseException:
-            traceback.print_exc()
-            code = 99
-        count = crash.crash_count()
-        crash.crash_arm(b"", ctypes.c_long(0), 0)
-        os.write(write, str(count).encode())
-        sys.stdout.flush()
-        os._exit(code)
-    os.close(write)
-    passed = os.read(read, 64)
-    os.close(read)
-    return os.waitpid(child, 0)[1], int(passed or 0)
+def run(words, victim=None, number=0, error=0):
+    '''Run betman in forked children; return their exit statuses and how many points each passed.'''
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes, children = [], []
+    for rank in range(processes):
+        read, write = os.pipe()
+        child = os.fork()
+        if not child:
+            if processes > 1:
+                os.environ |= environment | {"RANK": str(rank), "LOCAL_RANK": str(rank),
+                    "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
+                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            alone(words, rank, write, number if victim in (None, rank) else None, error)
+        os.close(write)
+        pipes.append(read)
+        children.append(child)
+    statuses = {}
+    while len(statuses) < processes:
+        pid, status = os.waitpid(-1, 0)
+        statuses[children.index(pid)] = status
+        if status and os.WIFSIGNALED(status):  # as a launcher does; it need not find out by itself
+            for rank in set(range(processes)) - set(statuses):
+                os.kill(children[rank], signal.SIGKILL)
+    passed = [int(os.read(read, 64) or 0) for read in pipes]
+    for read in pipes:
+        os.close(read)
+    return [statuses[rank] for rank in range(processes)], passed
+
+def alone(words, rank, write, number, error):
+    os.dup2(os.open(f"said{rank}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
+    os.dup2(2, 1)
+    if number is not None:
+        crash.crash_arm(os.path.abspath("models").encode(), ctypes.c_long(number), error)
+    try:
+        main(words)
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 99
+    count = crash.crash_count()
+    crash.crash_arm(b"", ctypes.c_long(0), 0)
+    os.write(write, str(count).encode())
+    sys.stdout.flush()
+    os._exit(code)
+
+def said():
+    return "".join(open(f"said{rank}").read() for rank in range(processes))
 
 def left():
-    """Hash what a finished run must leave."""
-    found = {{}}
-    for name in ("weights/weights_last.pt", "training_history.csv", "sample_hashes.csv"):
-        found[name] = hashlib.sha256(open("models/a/" + name, "rb").read()).hexdigest()
-    newest = max(os.listdir("models/a/checkpoints"))
-    for name in ("state.pt", "metrics.pt"):
-        path = f"models/a/checkpoints/{{newest}}/{{name}}"
-        found[name] = hashlib.sha256(open(path, "rb").read()).hexdigest()
-    strays = [n for _, folders, files in os.walk("models") for n in folders + files if n[0] == "."]
-    return found | {{"strays": strays}}
+    '''Hash what a finished run must leave.'''
+    names = ["weights/weights_last.pt", "training_history.csv", "sample_hashes.csv"]
+    newest = "checkpoints/" + max(os.listdir("models/a/checkpoints"))
+    manifest = json.load(open(f"models/a/{newest}/manifest.json"))
+    names += [f"{newest}/{n}" for n in manifest["files"] if n.endswith((".pt", ".distcp"))]
+    found = {n: hashlib.sha256(open(f"models/a/{n}", "rb").read()).hexdigest() for n in names}
+    strays = [n for _, folders, files in os.walk("models") for n in folders + files
+              if n[0] == "." and n != ".metadata"]
+    return found | {"strays": strays}
 
-def main_program():
-    with contextlib.redirect_stdout(sys.stderr):
-        main([*base, "--run_id=warm"])  # everything is imported by then
+def answer(**values):
+    print(json.dumps(values), flush=True)
+
+with contextlib.redirect_stdout(sys.stderr):
+    before = dict(os.environ)
+    main([*base, "--run_id=warm"])  # everything is imported by then
+os.environ.clear()
+os.environ.update(before)
+AcceleratorState._reset_state(reset_partial_state=True)
+shutil.rmtree("models")
+statuses, points = run(line)
+assert not any(statuses), said()
+whole = left()
+answer(points=points)
+for order in sys.stdin:
+    victim, number, error = map(int, order.split())
     shutil.rmtree("models")
-    status, points = forked(line, 0)
-    assert status == 0, open("said").read()
-    whole = left()
-    print(json.dumps({{"points": points}}), flush=True)
-    for order in sys.stdin:
-        number, error = map(int, order.split())
-        shutil.rmtree("models")
-        status, _ = forked(line, number, error)
-        said = open("said").read()
-        kept = os.listdir("models/a/checkpoints") if os.path.isdir("models/a/checkpoints") else []
-        kept = [name for name in kept if name.startswith("step_")]
-        again, _ = forked([*line, "--resume"])
-        found = left() if again == 0 else {{}}
-        same = found == whole
-        more = "" if same else f"{{again}} {{open('said').read()}} {{found}} {{whole}}"
-        print(json.dumps({{"number": number, "status": status, "same": same, "said": said,
-                           "more": more, "kept": kept}}), flush=True)
-
-main_program()
-'''
+    statuses, _ = run(line, victim, number, error)
+    first = said()
+    kept = os.listdir("models/a/checkpoints") if os.path.isdir("models/a/checkpoints") else []
+    again, _ = run([*line, "--resume"])
+    found = {} if any(again) else left()
+    same = found == whole
+    answer(victim=victim, number=number, status=statuses[victim], same=same, said=first,
+           more="" if same else f"{again} {said()} {found} {whole}",
+           kept=[name for name in kept if name.startswith("step_")])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -117,46 +150,45 @@ def crash(tmp_path_factory) -> Path:
 class Harness:
     """A process that runs training again and again, each time with another fault."""
 
-    def __init__(self, place: Path, library: Path) -> None:
+    def __init__(self, place: Path, library: Path, processes: int, environment: dict) -> None:
         write_dataset(place / "data", [40, 50, 45, 40])
-        code = HARNESS.format(tests=str(HERE), line=json.dumps(LINE))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=place, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-c", HARNESS, json.dumps([LINE, processes, environment])],
+            cwd=place, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env={**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
-        self.points = self.answer()["points"]
+        counts = self.answer()["points"]
+        self.points = [(rank, n) for rank, most in enumerate(counts) for n in range(1, most + 1)]
 
     def answer(self) -> dict:
         assert self.process.stdout is not None
         return json.loads(self.process.stdout.readline())
 
-    def run(self, number: int, error: int = 0) -> dict:
+    def run(self, victim: int, number: int, error: int = 0) -> dict:
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{number} {error}\n")
+        self.process.stdin.write(f"{victim} {number} {error}\n")
         self.process.stdin.flush()
         return self.answer()
 
+    def chosen(self, most: int) -> list[tuple[int, int]]:
+        if ALL or most >= len(self.points):
+            return self.points
+        return self.points[:: -(-len(self.points) // most)]
 
-@pytest.fixture(scope="module")
-def harness(tmp_path_factory, crash):
-    harness = Harness(tmp_path_factory.mktemp("run"), crash)
-    yield harness
+
+@pytest.fixture(scope="module", params=WAYS)
+def harness(request, tmp_path_factory, crash):
+    harness = Harness(tmp_path_factory.mktemp("run"), crash, *WAYS[request.param])
+    yield request.param, harness
     harness.process.kill()
     harness.process.communicate()
 
 
-def chosen(points: int, most: int) -> list[int]:
-    if os.environ.get("LISBET_ALL_CRASHES"):
-        return list(range(1, points + 1))
-    return sorted({1 + round(n * (points - 1) / (most - 1)) for n in range(most)})
-
-
 def test_a_kill_at_any_write_is_survived(harness):
-    assert harness.points > 60
-    numbers = chosen(harness.points, IN_SUITE)
-    results = [harness.run(number) for number in numbers]
-    print(f"{len(results)} of {harness.points} points, "
+    way, runs = harness
+    assert len(runs.points) > 60
+    results = [runs.run(*point) for point in runs.chosen(200 if way == "one process" else 8)]
+    print(f"{way}: {len(results)} of {len(runs.points)} points, "
           f"{sum(result['same'] for result in results)} survived")  # fmt: skip
     bad = [result for result in results if not result["same"]]
     assert not bad, json.dumps(bad, indent=1)
@@ -166,11 +198,13 @@ def test_a_kill_at_any_write_is_survived(harness):
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.ESTALE])
 def test_an_error_at_any_write_is_one_message(harness, error):
     """A full or broken disk, a read-only one, a network file system that lost its server."""
-    for number in chosen(harness.points, 16):
-        result = harness.run(number, error)
+    way, runs = harness
+    for point in runs.chosen(16 if way == "one process" else 3):
+        result = runs.run(*point, error)
         assert result["same"], result
         assert "Traceback" not in result["said"], result
         if result["status"]:  # some calls may fail, such as removing what is already replaced
             assert result["status"] == 2 << 8, result
+            assert result["said"].count("betman: error") == 1, result
             assert os.strerror(error) in result["said"], result
             assert "models" in result["said"], result

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -74,26 +75,34 @@ def fingerprint(run: Path) -> dict[str, str]:
     return found | {"step": newest.name}
 
 
-@pytest.mark.parametrize(
-    ("words", "stops"),
-    [
-        ([], [(signal.SIGTERM, 1), (signal.SIGUSR1, 60), (signal.SIGKILL, 100)]),
-        (["--launch=ddp", "--num_processes=2"], [(signal.SIGUSR1, 1), (signal.SIGKILL, 60)]),
-        (["--launch=deepspeed_zero2", "--num_processes=2"], [(signal.SIGUSR1, 30)]),
-        (["--launch=fsdp", "--num_processes=2"], [(signal.SIGUSR1, 1), (signal.SIGTERM, 60)]),
-    ],
-    ids=["one", "ddp", "deepspeed_zero2", "fsdp"],
-)
-def test_interrupted_runs_come_to_the_same_end(words, stops, place):
-    name = words[0].removeprefix("--launch=") if words else "one"
-    run = place / "models" / name
-    finish(place, f"{name}-whole", *words)
-    for number, after in stops:
-        job = start(place, name, "--resume", *words)
-        wait_for_step(run, after, job)
+WAYS = {
+    "one": [],
+    "ddp": ["--launch=ddp", "--num_processes=2"],
+    "deepspeed_zero2": ["--launch=deepspeed_zero2", "--num_processes=2"],
+    "fsdp": ["--launch=fsdp", "--num_processes=2"],
+}
+TIMES = (1, 2, 3) if os.environ.get("LISBET_ALL_CRASHES") else (3,)
+"""How often a run is interrupted; the suite takes the most only."""
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("name", WAYS)
+def test_interrupted_runs_come_to_the_same_end(name, times, place):
+    """Told to stop, or killed, at random steps in the middle of epochs."""
+    words, run_id = WAYS[name], f"{name}-{times}"
+    run, whole = place / "models" / run_id, place / "models" / f"{name}-whole"
+    if not whole.exists():
+        finish(place, whole.name, *words)
+    rng = random.Random(run_id)
+    kinds = rng.sample([signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL], times)
+    told = []
+    for number, after in zip(kinds, sorted(rng.sample(range(1, 180), times)), strict=True):
+        job = start(place, run_id, "--resume", *words)
+        wait_for_step(run, max(after, last_step(run) + 1), job)
+        time.sleep(rng.random() / 20)
         # Any one of the processes, or what started them.
         by_launcher = not words or number == signal.SIGTERM
-        target = job.pid if by_launcher else children(job)[-1]
+        target = job.pid if by_launcher else rng.choice(children(job))
         os.kill(target, number)
         _, said = job.communicate(timeout=120)
         if number == signal.SIGKILL:
@@ -103,13 +112,43 @@ def test_interrupted_runs_come_to_the_same_end(words, stops, place):
             assert said.count("stopped by") == 1, said
             assert "--resume" in said
         assert "Traceback" not in said
-        assert last_step(run) < 240
-    finish(place, name, "--resume", *words)
-    assert fingerprint(run) == fingerprint(place / "models" / f"{name}-whole")
+        told.append((number.name, last_step(run)))
+        assert told[-1][1] < 240
+    print(f"{name}: " + ", ".join(f"{kind} left step {step}" for kind, step in told))
+    finish(place, run_id, "--resume", *words)
+    assert fingerprint(run) == fingerprint(whole)
     # And once more, there is nothing left to do.
-    before = fingerprint(run)
-    finish(place, name, "--resume", *words)
-    assert fingerprint(run) == before
+    if not words:
+        finish(place, run_id, "--resume", *words)
+        assert fingerprint(run) == fingerprint(whole)
+
+
+@pytest.mark.parametrize("name", ["deepspeed_zero2", "fsdp"])
+def test_every_damaged_shard_is_noticed(name, place, capsys):
+    """A flipped byte in any file: weights, optimizer, scores, progress, manifest."""
+    run = place / "models" / f"{name}-damaged"
+    shutil.copytree(place / "models" / f"{name}-whole", run, dirs_exist_ok=True)
+    newest, before = published_checkpoints(run)
+    files = [path for path in sorted(newest.rglob("*")) if path.is_file()]
+    assert len(files) >= 7
+    for file in files:
+        content = bytearray(file.read_bytes())
+        for place_of in (0, len(content) // 2, len(content) - 1):
+            content[place_of] ^= 1
+            file.write_bytes(content)
+            with pytest.raises(SystemExit) as caught:
+                main(["verify_checkpoint", str(run)])
+            assert caught.value.code == 2
+            said = capsys.readouterr()
+            assert f"damaged: {newest.name};" in said.err
+            assert f"--resume would take {before.name}" in said.out
+            if not file.name.startswith("manifest"):
+                name_in = file.relative_to(newest).as_posix()
+                assert f"is damaged: another hash than when it was written {name_in}" in said.out
+            content[place_of] ^= 1
+        file.write_bytes(content)
+    main(["verify_checkpoint", str(run)])
+    capsys.readouterr()
 
 
 def children(job: subprocess.Popen) -> list[int]:
@@ -166,33 +205,48 @@ def test_deepspeed_cannot_change_its_processes(place):
     assert "consolidate_checkpoint" in said.stderr
 
 
-PATCHED = """
-import sys, time
+SLOW_OR_BROKEN_DISK = """
+import time
 import lisbet.training.checkpoint as checkpoint
 write = checkpoint._write_progress
 def patched(folder, progress, counts):
     {what}
     write(folder, progress, counts)
 checkpoint._write_progress = patched
-from lisbet.cli import main
-main(sys.argv[1:])
 """
+BAD_SAMPLES = """
+import os
+from lisbet.training.run import Run
+taken = Run._pass
+def patched(self, batch, agreement):
+    if self.step in {steps} and os.environ["RANK"] == "1":
+        windows, labels = batch["warp"]
+        batch["warp"] = (windows * float("inf"), labels)
+    return taken(self, batch, agreement)
+Run._pass = patched
+"""
+CALL = "import sys\nfrom lisbet.cli import main\nmain(sys.argv[1:])\n"
 
 
 def patched(place: Path, what: str, launch: str, *words: str) -> subprocess.Popen:
-    """Start two processes whose disk is not what it should be."""
+    """Start two processes in which something is not what it should be."""
     script = place / f"{words[0].removeprefix('--run_id=')}.py"
-    script.write_text(PATCHED.format(what=what))
+    script.write_text(what + CALL)
     file = Path(__file__).parents[1] / "launch" / f"{launch}.yaml"
     return subprocess.Popen(
         [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file",
-         file, "--num_processes=2", script, *LINE, *words, "data"],
+         file, "--num_processes=2", script, *short(), *words, "data"],
         cwd=place, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
+def broken_disk(what: str) -> str:
+    return SLOW_OR_BROKEN_DISK.format(what=what)
+
+
 def test_nobody_leaves_before_a_slow_disk_has_everything(place):
-    job = patched(place, "time.sleep(7 if progress.step > 7 else 0)", "ddp", "--run_id=slow")
+    slow = broken_disk("time.sleep(5 if progress.step > 7 else 0)")
+    job = patched(place, slow, "ddp", "--run_id=slow")
     run = place / "models" / "slow"
     wait_for_step(run, 7, job)
     os.kill(children(job)[-1], signal.SIGUSR1)
@@ -202,18 +256,44 @@ def test_nobody_leaves_before_a_slow_disk_has_everything(place):
     assert last_step(run) == step
 
 
-def test_a_sharded_checkpoint_that_cannot_be_written(place):
-    broken = "if progress.step == 14: raise OSError(28, 'No space left on device', str(folder))"
-    job = patched(place, broken, "fsdp", "--run_id=no-space", "--on_save_error=continue")
+@pytest.mark.parametrize("launch", ["fsdp", "deepspeed_zero1"])
+def test_a_sharded_checkpoint_that_cannot_be_written(launch, place):
+    full = "if progress.step == 14: raise OSError(28, 'No space left on device', str(folder))"
+    disk, run_id = broken_disk(full), f"no-space-{launch}"
+    job = patched(place, disk, launch, f"--run_id={run_id}", "--on_save_error=continue")
     _, said = job.communicate(timeout=120)
     assert job.returncode == 0, said
     assert said.count("no checkpoint was written: ") == 1
     assert "No space left on device; training goes on" in said
-    job = patched(place, broken, "fsdp", "--run_id=no-space-stops")
+    if launch == "fsdp":
+        job = patched(place, disk, launch, f"--run_id={run_id}-stops")
+        _, said = job.communicate(timeout=120)
+        assert said.count("betman: error") == 1
+        assert "No space left on device (free some space" in said
+        assert last_step(place / "models" / f"{run_id}-stops") == 7
+
+
+@pytest.mark.parametrize("launch", ["ddp", "deepspeed_zero2"])
+def test_bad_steps_are_left_out_by_all_alike(launch, place):
+    """The samples of one process give an infinite loss: no process makes that step."""
+    words = ["--skip_nonfinite=2", "--micro_batch_size=4"]
+    job = patched(
+        place, BAD_SAMPLES.format(steps=(3, 25)), launch, f"--run_id=bad-{launch}", *words
+    )
     _, said = job.communicate(timeout=120)
-    assert "betman: error" in said
-    assert "No space left on device" in said
-    assert last_step(place / "models" / "no-space-stops") == 7
+    assert job.returncode == 0, said
+    assert said.count("step 3 is left out") == said.count("step 25 is left out") == 1
+    found = weights(place / "models" / f"bad-{launch}")
+    assert all(bool(value.isfinite().all()) for value in found.values())
+    history = (place / "models" / f"bad-{launch}" / "training_history.csv").read_text()
+    assert "nan" not in history
+    assert "inf" not in history
+    if launch != "ddp":  # the same steps are left out on every strategy
+        for key, value in weights(place / "models" / "bad-ddp").items():
+            change = found[key] - value
+            if key.endswith("in_proj_bias"):
+                change[8:16] = 0
+            assert change.norm() <= 1e-3 * value.norm().clamp_min(1e-3), key
 
 
 def test_a_single_process_is_not_left_behind_by_its_launcher(place):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from pydantic import ConfigDict
@@ -68,8 +69,9 @@ class Progress(Config):
 class Checkpoints:
     """Writes the checkpoints of a run.
 
-    A state of one file is copied at the step boundary and written by a thread while training goes
-    on. Sharded states are written at once, by all processes together.
+    The state is copied at the step boundary, and written by a thread while training goes on: one
+    file by the first process, shards by all, whose threads agree on every stage over a process
+    group of their own.
 
     Parameters
     ----------
@@ -102,6 +104,10 @@ class Checkpoints:
         self._tried: tuple[int, int] | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future | None = None
+        self._writes = strategy.state_form(accelerator) != strategy.WHOLE
+        self._group = None
+        if self._writes and accelerator.num_processes > 1:
+            self._group = dist.new_group(backend="gloo")
 
     def save(self, progress: Progress, metrics: dict[str, Tensor]) -> None:
         """Save the state after a step. All processes must call it.
@@ -116,13 +122,9 @@ class Checkpoints:
         self._tried = progress.step, len(progress.history)
         counts = gather_object([metrics])
         target = self.run / CHECKPOINTS / f"step_{progress.step:08}"
-        if strategy.state_form(self.accelerator) == strategy.WHOLE:
-            state = strategy.copy_of_state(self.model, self.optimizer)
-            if self.accelerator.is_main_process:
-                write = self._whole_writer(target, state, progress, counts)
-                self._writing = self._writer.submit(write)
-        else:
-            self._guard(lambda: self._save_shards(target, progress, counts))
+        write = strategy.snapshot(self.accelerator, self.model, self.optimizer)
+        if self._writes or self.accelerator.is_main_process:
+            self._writing = self._writer.submit(self._write, target, write, progress, counts)
         held = time.perf_counter() - started
         log.info("checkpoint %s held training up for %.3f s", target.name, held)
 
@@ -158,28 +160,11 @@ class Checkpoints:
                 log.warning("no checkpoint was written: %s; training goes on, earlier ones stay",
                             _reason(error))  # fmt: skip
 
-    def _whole_writer(
-        self, target: Path, state: dict, progress: Progress, counts: list
-    ) -> Callable[[], None]:
-        def write() -> None:
-            started = time.perf_counter()
-            beside = _fresh(target)
-            try:
-                save_tensors(state, beside / strategy.STATE_FILE)
-                _write_progress(beside, progress, counts)
-                files = {path.name: _synced(path) for path in sorted(beside.iterdir())}
-                self._publish(beside, target, progress.step, files)
-            except OSError as error:
-                shutil.rmtree(beside, ignore_errors=True)
-                error.filename = error.filename or str(target)
-                raise
-            spent = time.perf_counter() - started
-            log.info("checkpoint %s was written in %.3f s", target.name, spent)
-
-        return write
-
-    def _save_shards(self, target: Path, progress: Progress, counts: list) -> None:
+    def _write(
+        self, target: Path, write: Callable[[Path, Any], None], progress: Progress, counts: list
+    ) -> None:
         """Write the parts of all processes, in stages that end on all if they fail on one."""
+        started = time.perf_counter()
         accelerator, beside = self.accelerator, target.with_name(f".{target.name}.partial")
         own: dict[str, File] = {}
 
@@ -189,27 +174,34 @@ class Checkpoints:
                 if accelerator.is_main_process or not by_first:
                     work()
             except OSError as error:
-                failure = _reason(error)
-            if failed := [said for said in gather_object([failure]) if said]:
+                reason = error.strerror or str(error)
+                failure = error.errno or 0, reason, str(error.filename or target)
+            if failed := [said for said in self._gathered(failure) if said]:
                 if accelerator.is_main_process:
                     shutil.rmtree(beside, ignore_errors=True)
-                raise OSError(failed[0])
+                raise OSError(*failed[0])
 
         def hash_own() -> None:
             names = [path for path in sorted(beside.rglob("*")) if path.is_file()]
-            for path in names[accelerator.process_index :: accelerator.num_processes]:
+            count = accelerator.num_processes if self._writes else 1
+            for path in names[accelerator.process_index :: count]:
                 own[path.relative_to(beside).as_posix()] = _synced(path)
 
         stage(lambda: _fresh(target), by_first=True)
-        if strategy.state_form(accelerator) == strategy.DEEPSPEED:
-            # It has barriers of its own: who fails in between must end the run, not wait for it.
-            strategy.save_shards(accelerator, self.model, self.optimizer, beside)
-        else:
-            stage(lambda: strategy.save_shards(accelerator, self.model, self.optimizer, beside))
+        stage(lambda: write(beside, self._group))
         stage(lambda: _write_progress(beside, progress, counts), by_first=True)
         stage(hash_own)
-        files = {name: file for part in gather_object([own]) for name, file in part.items()}
+        files = {name: file for part in self._gathered(own) for name, file in part.items()}
         stage(lambda: self._publish(beside, target, progress.step, files), by_first=True)
+        log.info("checkpoint %s was written in %.3f s", target.name, time.perf_counter() - started)
+
+    def _gathered(self, own: Any) -> list[Any]:
+        """Return what every process that writes has at this stage."""
+        if self._group is None:
+            return [own]
+        parts = [None] * self.accelerator.num_processes
+        dist.all_gather_object(parts, own, group=self._group)
+        return parts
 
     def _publish(self, beside: Path, target: Path, step: int, files: dict[str, File]) -> None:
         """Give the finished folder its name, and only then remove older ones."""

@@ -35,7 +35,6 @@ def train_model(options: TrainOptions) -> None:
 def train_on(accelerator: Accelerator, options: TrainOptions, stops: Stops, started: float) -> None:
     """Train on the processes there are; nothing is written before everything was checked."""
     batching = Batching.of(options.batch_size, accelerator.num_processes, options.micro_batch_size)
-    strategy.require_possible(accelerator, options)
     setup = Setup.from_options(options, accelerator.device)
     checkpoint = None
     if setup.goes_on:

@@ -93,6 +93,7 @@ class Run:
         self.scores = Scores(setup.tasks, accelerator.device)
         self.health = Health(list(setup.tasks), accelerator.device)
         self.scaled = mixed_precision_of(accelerator) == "fp16"
+        self.drops_bad_steps = strategy.drops_bad_steps(accelerator)
         self.random = any(isinstance(m, nn.Dropout) and m.p > 0 for m in bare.modules())
 
     @property
@@ -142,14 +143,16 @@ class Run:
         """Answer a part of the batch and go back; return whether it must be left out."""
         logits = forward(self.model, batch)
         losses = self.scores.losses_of(logits, batch)
+        bad = False
         if self.options.skip_nonfinite:
-            if agreement.any(not bool(losses.isfinite().all()))[0]:
-                return True
+            (bad,) = agreement.any(not bool(losses.isfinite().all()))
         else:
             self.health.losses(self.step, losses)
-        self.scores.take(losses, logits, batch)
-        self.accelerator.backward(losses.sum())
-        return False
+        if not bad:
+            self.scores.take(losses, logits, batch)
+        if not bad or self.drops_bad_steps:
+            self.accelerator.backward(losses.sum())
+        return bad
 
     def _look_at(self, norm: Tensor, agreement: Agreement) -> bool:
         """Take in the gradient's norm; return whether the step must be left out."""

@@ -6,8 +6,12 @@ files, which the same number of processes can read.
 """
 
 import copy
+import io
 import logging
 import math
+import tempfile
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +31,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
-from lisbet.errors import ConfigError
-from lisbet.options import TrainOptions
+from lisbet.model_dir import save_tensors
 from lisbet.training.batching import Batching
 
 WHOLE, SHARDED, DEEPSPEED = "whole", "sharded", "deepspeed"
@@ -50,24 +53,6 @@ def state_form(accelerator: Accelerator) -> str:
     """Return the form in which this strategy keeps its state."""
     forms = {DistributedType.DEEPSPEED: DEEPSPEED, DistributedType.FSDP: SHARDED}
     return forms.get(accelerator.distributed_type, WHOLE)
-
-
-def require_possible(accelerator: Accelerator, options: TrainOptions) -> None:
-    """Refuse options that a strategy cannot honour.
-
-    Raises
-    ------
-    ConfigError
-        Saying which, and why.
-    """
-    if state_form(accelerator) == DEEPSPEED:
-        if options.skip_nonfinite:
-            raise ConfigError("--skip_nonfinite is not for DeepSpeed, which makes steps by itself")
-        if options.on_save_error == "continue":
-            raise ConfigError("--on_save_error=continue is not for DeepSpeed, whose processes wait "
-                              "for one that could not write")  # fmt: skip
-    if options.skip_nonfinite and accelerator.scaler is not None:
-        raise ConfigError("--skip_nonfinite is not for fp16, which leaves such steps out by itself")
 
 
 def prepare(
@@ -101,9 +86,44 @@ def full_weights(accelerator: Accelerator, model: nn.Module) -> dict[str, Tensor
     return weights or {}  # ZeRO-3 gives the others nothing
 
 
-def copy_of_state(model: Any, optimizer: Any) -> dict[str, Any]:
-    """Copy weights and optimizer to the host, so that training can go on meanwhile."""
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+def snapshot(accelerator: Accelerator, model: Any, optimizer: Any) -> Callable[[Path, Any], None]:
+    """Copy this process's part of weights and optimizer to the host. All processes must call it.
+
+    Returns
+    -------
+    callable
+        Writes the copy below a folder; the processes of a sharded state write together, and talk
+        over the process group that is its second argument. It touches nothing that training uses.
+    """
+    form = state_form(accelerator)
+    if form == DEEPSPEED:
+        files = _deepspeed_files(model)
+
+        def write(folder: Path, group: Any) -> None:
+            del group
+            for name, content in files.items():
+                (folder / name).parent.mkdir(exist_ok=True)
+                with (folder / name).open("wb") as stream:
+                    stream.write(content.getbuffer())
+
+    elif form == SHARDED:
+        state = _copied(model, optimizer, StateDictOptions(cpu_offload=True))
+
+        def write(folder: Path, group: Any) -> None:
+            _write_shards(state, folder / SHARDED, group)
+
+    else:
+        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = _copied(model, optimizer, whole)
+
+        def write(folder: Path, group: Any) -> None:
+            del group
+            save_tensors(state, folder / STATE_FILE)
+
+    return write
+
+
+def _copied(model: Any, optimizer: Any, options: StateDictOptions) -> dict[str, Any]:
     inner = optimizer.optimizer
     if not inner.state:  # no step was made; asked for its state, torch would make one
         return copy.deepcopy({"model": get_model_state_dict(model, options=options)})
@@ -112,21 +132,39 @@ def copy_of_state(model: Any, optimizer: Any) -> dict[str, Any]:
     return copy.deepcopy({"model": weights, "optimizer": states})
 
 
-def save_shards(accelerator: Accelerator, model: Any, optimizer: Any, folder: Path) -> None:
-    """Write this process's part of weights and optimizer. All processes must call it."""
-    if state_form(accelerator) == DEEPSPEED:
-        try:
-            model.save_checkpoint(str(folder), tag=DEEPSPEED)
-        except RuntimeError as error:  # how torch.save reports a full disk
-            raise OSError(f"{folder}: DeepSpeed could not write: {error}") from error
-        return
-    options = StateDictOptions(cpu_offload=True)
-    weights, states = get_state_dict(model, optimizer.optimizer, options=options)
+def _write_shards(state: dict[str, Any], folder: Path, group: Any) -> None:
     try:
-        save({"model": weights, "optimizer": states}, checkpoint_id=folder / SHARDED)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it writes on a single process
+            save(state, checkpoint_id=folder, process_group=group, no_dist=group is None)
     except CheckpointException as error:  # the failures of all processes, by number
         causes = [cause for cause, _ in error.failures.values()]
         raise next((c for c in causes if isinstance(c, OSError)), error) from error
+
+
+def _deepspeed_files(engine: Any) -> dict[str, io.BytesIO]:
+    """Let DeepSpeed save into memory: what it would have written, by path."""
+    from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+
+    files: dict[str, io.BytesIO] = {}
+
+    class Memory(TorchCheckpointEngine):  # type: ignore[misc]
+        def makedirs(self, path: Any, exist_ok: bool = False) -> None:
+            del path, exist_ok
+
+        def save(self, state_dict: Any, path: str) -> None:
+            content = io.BytesIO()
+            torch.save(state_dict, content)
+            files[Path(path).relative_to(place).as_posix()] = content
+
+    usual = engine.checkpoint_engine
+    with tempfile.TemporaryDirectory() as place:  # for the script that it leaves beside
+        engine.checkpoint_engine = Memory()
+        try:
+            engine.save_checkpoint(place, tag=DEEPSPEED, save_latest=False)
+        finally:
+            engine.checkpoint_engine = usual
+    return files
 
 
 def load_state(
@@ -160,6 +198,14 @@ def load_state(
         group["betas"] = tuple(group["betas"])
 
 
+def drops_bad_steps(accelerator: Accelerator) -> bool:
+    """Whether the strategy itself leaves out steps whose gradient is not finite.
+
+    DeepSpeed does, and must then see all of a step: what was accumulated is dropped with it.
+    """
+    return bool(accelerator.distributed_type == DistributedType.DEEPSPEED)
+
+
 def set_learning_rate(optimizer: Any, rate: float) -> None:
     """Set the learning rate of the next step."""
     for group in optimizer.param_groups:
@@ -169,9 +215,10 @@ def set_learning_rate(optimizer: Any, rate: float) -> None:
 def gradient_norm(accelerator: Accelerator, model: Any, clip: float | None) -> Tensor:
     """Return the norm of the gradient of a step that is accumulated, and clip it.
 
-    DeepSpeed has clipped it and made the step by then.
+    DeepSpeed has clipped it and made the step by then, or left it out, on all processes alike.
     """
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        return torch.as_tensor(model.get_global_grad_norm(), dtype=torch.float32)
+        norm = model.get_global_grad_norm() if model.was_step_applied() else math.inf
+        return torch.as_tensor(norm, dtype=torch.float32)
     norm = accelerator.clip_grad_norm_(model.parameters(), clip or math.inf)
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
