@@ -256,6 +256,33 @@ class Interval(Config):
         return f"{self.count:g}{self.unit}"
 
 
+class Size(Config):
+    """An amount of memory; `bytes` None is as much as is needed."""
+
+    bytes: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a number and its unit, KB, MB or GB (of 1024), or ``all``.
+
+        Examples
+        --------
+        >>> Size.parse("1.5GB").bytes, str(Size.parse("512MB")), str(Size.parse("all"))
+        (1610612736, '524288KB', 'all')
+        """
+        if text.strip().lower() == "all":
+            return cls(bytes=None)
+        found = re.fullmatch(
+            r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(K|M|G)i?B", text.strip(), re.IGNORECASE
+        )
+        if found is None or not float(found[1]):
+            raise ValueError(f"expected such as 512MB, 8GB or all, got {text!r}")
+        return cls(bytes=int(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2].upper()]))
+
+    def __str__(self) -> str:
+        return "all" if self.bytes is None else f"{self.bytes / 2**10:.12g}KB"
+
+
 class Hours(Config):
     """A length of time."""
 

@@ -58,24 +58,29 @@ def published_folder(path: Path, *, replaced: Path | None = None) -> Iterator[Pa
     beside.chmod(0o777 & ~_umask())  # mkdtemp makes a private one
     try:
         yield beside
-        for folder, _, names in os.walk(beside, topdown=False):
-            for name in names:
-                sync(Path(folder, name))
-            sync(Path(folder))
-        if path.exists():
-            old = replaced or beside.with_suffix(".old")
-            os.rename(path, old)
-            os.rename(beside, path)
-            if replaced is None:
-                shutil.rmtree(old)
-        else:
-            os.rename(beside, path)
-        sync(path.parent)
+        publish_folder(beside, path, replaced=replaced)
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def publish_folder(beside: Path, path: Path, *, replaced: Path | None = None) -> None:
+    """Give a folder that is complete its name; see `published_folder`."""
+    for folder, _, names in os.walk(beside, topdown=False):
+        for name in names:
+            sync(Path(folder, name))
+        sync(Path(folder))
+    if path.exists():
+        old = replaced or beside.with_suffix(".old")
+        os.rename(path, old)
+        os.rename(beside, path)
+        if replaced is None:
+            shutil.rmtree(old)
+    else:
+        os.rename(beside, path)
+    sync(path.parent)
 
 
 def sync(path: Path) -> None:

@@ -31,4 +31,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def write_yaml(path: Path, values: dict[str, Any]) -> None:
     """Write a mapping as YAML, in its own order."""
-    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    fast = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text = yaml.dump(values, Dumper=fast, sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")

@@ -156,6 +156,8 @@ COMMANDS = {
     for command in (
         Command("fetch_dataset", options.FetchOptions, "lisbet.data.hub:fetch_dataset"),
         Command("fetch_model", options.FetchModelOptions, "lisbet.fetch_model:fetch_model"),
+        Command("dataset_info", options.DatasetInfoOptions, "lisbet.data.describe:dataset_info"),
+        Command("convert_dataset", options.ConvertOptions, "lisbet.data.convert:convert_dataset"),
         Command("train_model", options.TrainOptions, "lisbet.training.loop:train_model"),
         Command("export_embedder", options.ExportOptions, "lisbet.model_dir:export_embedder"),
         Command(

@@ -4,7 +4,6 @@ Suffixes of names tell their axes: B samples, W frames of a window, P parts of a
 and after its cut), G groups (one, or one for each individual).
 """
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -16,6 +15,7 @@ from torch.nn.functional import embedding_bag
 from lisbet.config import Features, Window
 from lisbet.data.draws import pick
 from lisbet.data.record import Record
+from lisbet.data.tracks import fill
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,25 +52,32 @@ class Bank:
     @classmethod
     def from_records(cls, records: list[Record]) -> "Bank":
         """Copy prepared recordings into one bank, in host memory."""
+        return cls.outline(records).filled(records)
+
+    @classmethod
+    def outline(cls, records: list[Record]) -> "Bank":
+        """Return the bank that these recordings would make, without their tracks."""
         lengths = np.array([record.frames for record in records], dtype=np.int64)
         starts = np.cumsum(np.concatenate([[1], lengths[:-1] + 1]))
         features = records[0].features
-        tracks = np.zeros((int(lengths.sum()) + len(records) + 1, *features.shape), np.float32)
-        for start, record in zip(starts, records, strict=True):
-            assert record.features == features
-            target = tracks[start : start + record.frames]
-            target[...] = record.position
-            np.nan_to_num(target, copy=False, nan=0.0)
+        assert all(record.features == features for record in records)
         ids = tuple(record.id for record in records)
-        bank = cls(torch.from_numpy(tracks), ids, starts, lengths, features)
-        return bank._with_labels(records)
+        empty = torch.empty((0, *features.shape))
+        return cls(empty, ids, starts, lengths, features)._with_labels(records)
+
+    def filled(self, records: list[Record], tracks: np.ndarray | None = None) -> "Bank":
+        """Return the bank with its tracks, in memory of its own or in given one, all zeros."""
+        shape = (self.rows, *self.features.shape)
+        tracks = np.zeros(shape, np.float32) if tracks is None else tracks
+        fill(records, tracks, self.starts)
+        return replace(self, tracks=torch.from_numpy(tracks))
 
     def _with_labels(self, records: list[Record]) -> "Bank":
         """Add the behaviours of those recordings that have annotations."""
         if not any(record.labels for record in records):
             return self
         behaviors = next(record.labels.behaviors for record in records if record.labels)
-        active = np.zeros((self.tracks.shape[0], len(behaviors)), dtype=bool)
+        active = np.zeros((self.rows, len(behaviors)), dtype=bool)
         for start, record in zip(self.starts, records, strict=True):
             if record.labels is not None:
                 assert record.labels.behaviors == behaviors
@@ -86,9 +93,14 @@ class Bank:
         return int(self.lengths.sum())
 
     @property
+    def rows(self) -> int:
+        """Rows of the tracks of these recordings, and of the zeros around them."""
+        return self.frames + len(self) + 1
+
+    @property
     def bytes(self) -> int:
-        """Memory that the tracks take."""
-        return self.tracks.numel() * self.tracks.element_size()
+        """Memory that the tracks of these recordings take."""
+        return self.rows * self.features.size * 4
 
     @cached_property
     def ends(self) -> np.ndarray:
@@ -97,7 +109,8 @@ class Bank:
 
     def subset(self, ids: tuple[str, ...]) -> "Bank":
         """Return a view of some recordings; the tracks are shared."""
-        index = [self.ids.index(record_id) for record_id in ids]
+        numbers = {record_id: number for number, record_id in enumerate(self.ids)}
+        index = [numbers[record_id] for record_id in ids]
         return replace(self, ids=ids, starts=self.starts[index], lengths=self.lengths[index])
 
     def to(self, device: torch.device) -> "Bank":
@@ -113,16 +126,10 @@ class Bank:
         assert self.labels is not None
         return np.concatenate([self.labels[self.recording(n)] for n in range(len(self))])
 
-    def fingerprint(self) -> str:
-        """Return a hash of the ids, names, prepared tracks and behaviours of these recordings."""
-        digest = hashlib.sha256(self.features.model_dump_json().encode())
-        for number, record_id in enumerate(self.ids):
-            rows = self.recording(number)
-            digest.update(f"{record_id}:{self.lengths[number]}".encode())
-            digest.update(self.tracks[rows].cpu().numpy().tobytes())
-            if self.labels is not None:
-                digest.update(self.labels[rows].tobytes())
-        return digest.hexdigest()
+    def at(self, epoch: int, step: int, steps: int) -> "Bank":
+        """Return the recordings to draw from at a step of an epoch of `steps`: here, always all."""
+        del epoch, step, steps
+        return self
 
     def draw(self, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Draw frames, uniform over all frames of all recordings.

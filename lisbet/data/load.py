@@ -4,9 +4,9 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,8 +64,10 @@ def load_records(dataset: Dataset, options: DataOptions) -> list[Record]:
     DataError
         If there are none or some cannot be used. One message names each of them and why.
     """
+    if READERS[dataset.format].whole is not None:
+        return _load_whole(dataset, options)
     sources = find_sources(dataset, options.data_filter)
-    outcomes = list(_read_all(sources, dataset, options))
+    outcomes = list(read_all(sources, dataset, options))
     problems = {
         source.id: outcome
         for source, outcome in zip(sources, outcomes, strict=True)
@@ -76,6 +78,34 @@ def load_records(dataset: Dataset, options: DataOptions) -> list[Record]:
     if problems | disagreements:
         raise DataError(report(str(dataset.path), problems | disagreements, len(sources)))
     return records
+
+
+def _load_whole(dataset: Dataset, options: DataOptions) -> list[Record]:
+    """Read a dataset that was prepared when it was converted."""
+    given = {
+        name: value
+        for name in ("select_coords", "rename_coords", "data_scale", "outside", "fps")
+        if (value := getattr(options, name)) != DataOptions.model_fields[name].default
+    }
+    if given:
+        raise DataError(
+            f"{dataset.path} holds prepared recordings, so --{', --'.join(given)} cannot apply; "
+            "leave it out here, and pass it to betman convert_dataset"
+        )
+    read = READERS[dataset.format].whole
+    assert read is not None
+    records = read(dataset.path, annotated=dataset.annotations is not None)
+    kept = [record for record in records if _passes(record.id, options.data_filter)]
+    if not kept:
+        raise _none_passes(dataset, [record.id for record in records], options.data_filter)
+    return kept
+
+
+def _none_passes(dataset: Dataset, ids: list[str], words: tuple[str, ...] | None) -> DataError:
+    return DataError(
+        f"none of the {len(ids)} recordings in {dataset.path} passes "
+        f"--data_filter={','.join(words or ())}; they are named like {', '.join(ids[:5])}"
+    )
 
 
 def agree(records: list[Record], datasets: tuple[Dataset, ...]) -> list[Record]:
@@ -149,7 +179,8 @@ def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list
             if names and not subfolders:
                 log.info("%s holds no %s tracking file", folder, dataset.format)
     if not sources:
-        found = ", ".join(f"{count} of {name}" for name, count in others.items())
+        others["zarr"] = int((data_path / "zarr.json").exists())
+        found = ", ".join(f"{count} of {name}" for name, count in others.items() if count)
         hint = f" Folders in other formats were found: {found}; see --data_format." if found else ""
         raise DataError(
             f"{data_path} holds no recordings: no folder in it has a file named "
@@ -157,11 +188,7 @@ def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list
         )
     kept = [source for source in sources if _passes(source.id, words)]
     if not kept:
-        some = ", ".join(source.id for source in sources[:5])
-        raise DataError(
-            f"none of the {len(sources)} recordings in {data_path} passes "
-            f"--data_filter={','.join(words or ())}; they are named like {some}"
-        )
+        raise _none_passes(dataset, [source.id for source in sources], words)
     return sorted(kept, key=lambda source: source.id)
 
 
@@ -205,22 +232,45 @@ def _passes(record_id: str, words: tuple[str, ...] | None) -> bool:
     return words is None or any(word in record_id for word in words)
 
 
-def _read_all(
-    sources: list[Source], dataset: Dataset, options: DataOptions
-) -> Iterable[Record | str]:
-    total = sum(source.bytes for source in sources)
-    workers = min(environment.threads(), len(sources), total // BYTES_PER_WORKER)
+def read_all(
+    sources: list[Source],
+    dataset: Dataset,
+    options: DataOptions,
+    workers: int | None = None,
+    *,
+    prepared: bool = True,
+) -> Iterator[Record | str]:
+    """Read and prepare recordings in order, each one as a Record or as what is wrong with it.
+
+    Parameters
+    ----------
+    sources : list of Source
+        What to read.
+    dataset, options
+        How.
+    workers : int, optional
+        Processes to read with; default: as many as pay off. At most so many recordings, and two
+        more, are in memory and not yet taken.
+    prepared : bool
+        Whether they are prepared for a bank, or left as they are, in pixels.
+    """
+    if workers is None:
+        total = sum(source.bytes for source in sources)
+        workers = min(environment.threads(), len(sources), total // BYTES_PER_WORKER)
     if workers < 2:
-        return (_read_one(source, dataset, options) for source in sources)
+        yield from (_read_one(source, dataset, options, prepared) for source in sources)
+        return
     # Not forked: a forked copy of a process whose libraries hold locks can wait for ever.
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(workers, context, _leave_interrupts) as pool:
-            return list(
-                pool.map(
-                    _read_one, sources, *zip(*[(dataset, options)] * len(sources), strict=True)
-                )
-            )
+            pending: deque[Future[Record | str]] = deque()
+            for source in sources:
+                pending.append(pool.submit(_read_one, source, dataset, options, prepared))
+                if len(pending) > workers + 1:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
     except BrokenProcessPool as error:
         raise DataError(
             f"a process that read {sources[0].files[0].parent.parent} died; "
@@ -228,17 +278,23 @@ def _read_all(
         ) from error
 
 
-def _read_one(source: Source, dataset: Dataset, options: DataOptions) -> Record | str:
+def _read_one(
+    source: Source, dataset: Dataset, options: DataOptions, prepared: bool = True
+) -> Record | str:
     """Read and prepare one recording, or say why that cannot be done."""
     try:
-        raw = READERS[dataset.format].read(list(source.files))
-        record = prepare(
-            from_dataset(source.id, source.files[0], raw),
-            select=options.select_coords,
-            rename=options.rename_coords,
-            scale=options.data_scale,
-            outside=options.outside,
-        )
+        read = READERS[dataset.format].read
+        assert read is not None
+        raw = read(list(source.files))
+        record = from_dataset(source.id, source.files[0], raw)
+        if prepared:
+            record = prepare(
+                record,
+                select=options.select_coords,
+                rename=options.rename_coords,
+                scale=options.data_scale,
+                outside=options.outside,
+            )
         record = replace(record, fps=record.fps or options.fps)
         if dataset.annotations is not None:
             record = replace(record, labels=_read_labels(source, record, dataset.annotations))

@@ -65,7 +65,7 @@ def selected(record: Record, select: Selection) -> Record:
         have = names[axis]
         if absent := [name for name in wanted if name not in have]:
             raise DataError(f"no {axis} {', '.join(absent)}; there are {', '.join(have)}")
-        position = position.take([have.index(name) for name in wanted], axis=AXIS[axis])
+        position = np.take(position, [have.index(name) for name in wanted], axis=AXIS[axis])
         names[axis] = wanted
     return replace(
         record,

@@ -1,6 +1,7 @@
 """One recording in memory, as every reader hands it on."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ class Record:
         Path of the recording's folder, relative to the data path.
     position : ndarray
         (frames, individuals, keypoints, space). Pixels as read, [0, 1] once prepared; a missing
-        point is NaN.
+        point is NaN. Of a converted dataset, it is read when it is used (`tracks.Stored`).
     features : Features
         Names along the last three axes.
     fps : float or None
@@ -54,7 +55,21 @@ class Record:
     @property
     def missing(self) -> float:
         """Share of the points (individual, keypoint, frame) that are missing."""
-        return float(np.isnan(self.position).any(axis=-1).mean())
+        known: float | None = getattr(self.position, "missing", None)
+        return float(np.isnan(self.position).any(axis=-1).mean()) if known is None else known
+
+    def with_position(self, position: np.ndarray) -> "Record":
+        """Return the recording with other tracks."""
+        return replace(self, position=position)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the tracks as they stand in a bank: float32, 0 where a point is missing."""
+        known: str | None = getattr(self.position, "digest", None)
+        if known is not None:
+            return known
+        values = np.nan_to_num(np.asarray(self.position, np.float32), nan=0.0)
+        return hashlib.sha256(values.tobytes()).hexdigest()
 
 
 def from_dataset(record_id: str, source: Path, dataset: xr.Dataset) -> Record:

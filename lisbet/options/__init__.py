@@ -18,6 +18,7 @@ from lisbet.options._apply import (
     VerifyOptions,
 )
 from lisbet.options._base import LAUNCH_OPTIONS, DataOptions, LaunchOptions, Options
+from lisbet.options._data import ConvertOptions, DatasetInfoOptions
 from lisbet.options._fetch import DATASETS, PUBLISHED_MODELS, FetchModelOptions, FetchOptions
 from lisbet.options._train import TrainOptions
 
@@ -27,7 +28,9 @@ __all__ = [
     "PUBLISHED_MODELS",
     "AnnotateOptions",
     "ConsolidateOptions",
+    "ConvertOptions",
     "DataOptions",
+    "DatasetInfoOptions",
     "EmbeddingOptions",
     "EvaluateOptions",
     "ExportOptions",

@@ -24,6 +24,7 @@ from lisbet.config import (
     Scale,
     Selection,
     Settings,
+    Size,
     TaskData,
     Words,
     from_text,
@@ -99,6 +100,7 @@ Augmentations = Annotated[
     PlainSerializer(augment.as_text, return_type=str),
 ]
 IntervalText = Annotated[Interval, from_text(Interval), AS_TEXT]
+SizeText = Annotated[Size, from_text(Size), AS_TEXT]
 HoursText = Annotated[Hours, from_text(Hours), AS_TEXT]
 ScaleText = Annotated[Scale, from_text(Scale), AS_TEXT]
 SelectionText = Annotated[Selection, from_text(Selection), AS_TEXT]

@@ -36,6 +36,7 @@ from lisbet.options._base import (
     Paths,
     Preset,
     SettingsText,
+    SizeText,
     TaskDataText,
     option,
     positional,
@@ -65,6 +66,13 @@ class TrainOptions(DataOptions, LaunchOptions):
         "path",
         group="data",
         known=LABEL_READER_NAMES,
+    )
+
+    bank_memory: SizeText | None = option(
+        None,
+        "memory for recordings, such as 8GB: if they take more, they are brought in turn, in that "
+        "much for each process; all: never; default: 2GB if they take over half of what is free",
+        group="data",
     )
 
     task_ids: Words = option(

@@ -1,17 +1,29 @@
 """From the options' datasets to the banks that each task is trained and scored on."""
 
+import hashlib
 import logging
+import os
+import shutil
+import tempfile
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import psutil
 import torch
+from accelerate.utils import gather_object
 
 from lisbet.config import Dataset
 from lisbet.data.bank import Bank
 from lisbet.data.load import agree, load_records
 from lisbet.data.record import Record
+from lisbet.data.stream import MovingBank
+from lisbet.data.tracks import Stored
 from lisbet.errors import DataError
 from lisbet.options import TrainOptions
+from lisbet.processes.machine import Machine
 from lisbet.tasks import Task
 from lisbet.training.sampler import Sampler, split
 
@@ -19,6 +31,11 @@ log = logging.getLogger(__name__)
 
 DEVICE_SHARE = 0.5
 """The bank lies on the training device if it takes at most this share of its free memory."""
+HOST_SHARE = 0.5
+"""Recordings are kept in memory whole if they take at most this share of what is free."""
+MOVING_BYTES = 2 * 2**30
+"""Memory of each process for parts of the recordings, where they are not kept whole."""
+SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -28,16 +45,19 @@ class Loaded:
     Parameters
     ----------
     bank : Bank
-        The prepared recordings of all datasets.
+        The prepared recordings of all datasets; without their tracks if they are not kept whole.
     records : list of Record
         The same, with what was done to them.
     datasets : tuple of tuple of str
         Ids of the recordings of each dataset.
+    memory : int, optional
+        Bytes for parts of the recordings, where they are not kept whole.
     """
 
     bank: Bank
     records: list[Record]
     datasets: tuple[tuple[str, ...], ...]
+    memory: int | None = None
 
     def of_task(self, name: str, options: TrainOptions, part: set[str]) -> Bank:
         """Return the recordings of a part that a task is made of."""
@@ -49,15 +69,45 @@ class Loaded:
         ]
         return self.bank.subset(tuple(ids))
 
+    def fingerprint(self) -> str:
+        """Return a hash of names, prepared tracks and behaviours of all recordings."""
+        digest = hashlib.sha256(self.bank.features.model_dump_json().encode())
+        for record in self.records:
+            digest.update(f"{record.id}:{record.frames}:{record.digest}".encode())
+            if record.labels is not None:
+                digest.update(repr(record.labels.behaviors).encode())
+                digest.update(record.labels.active.tobytes())
+        return digest.hexdigest()
+
 
 def load(options: TrainOptions, tasks: dict[str, Task]) -> Loaded:
     """Read every dataset; annotations only where a supervised task wants them.
+
+    The first process of a machine reads, and shares what it has read with the others of it.
 
     Raises
     ------
     DataError
         If recordings cannot be used, or datasets do not fit together.
     """
+    machine = Machine()
+    records: list[Record] = []
+    datasets: tuple[tuple[str, ...], ...] = ()
+    if machine.leads:
+        records, datasets = _read(options, tasks)
+    known = machine.told((list(map(_without_tracks, records)), datasets) if machine.leads else None)
+    bank = Bank.outline(known[0])
+    memory = _memory_of_parts(bank, options)
+    if memory is None:
+        return Loaded(_shared(machine, bank, records), *known)
+    if not machine.leads:
+        records, _ = _read(options, tasks)
+    return Loaded(bank, records, known[1], memory)
+
+
+def _read(
+    options: TrainOptions, tasks: dict[str, Task]
+) -> tuple[list[Record], tuple[tuple[str, ...], ...]]:
     names = _names(options.datasets)
     parts = []
     for number, dataset in enumerate(options.datasets):
@@ -71,8 +121,53 @@ def load(options: TrainOptions, tasks: dict[str, Task]) -> Loaded:
             records = [replace(record, id=f"{names[number]}/{record.id}") for record in records]
         parts.append(records)
     records = agree([record for part in parts for record in part], options.datasets)
-    ids = tuple(tuple(record.id for record in part) for part in parts)
-    return Loaded(Bank.from_records(records), records, ids)
+    return records, tuple(tuple(record.id for record in part) for part in parts)
+
+
+def _without_tracks(record: Record) -> Record:
+    """Return what others need to know of a recording that one process has read."""
+    tracks: Any = Stored(None, 0, record.frames, record.missing, record.digest, record.features)
+    return replace(record, position=tracks)
+
+
+def _memory_of_parts(bank: Bank, options: TrainOptions) -> int | None:
+    """Return the memory for parts of the recordings; None if all processes can keep them whole."""
+    given = options.bank_memory
+    if given is not None:
+        whole = given.bytes is None or bank.bytes <= given.bytes
+        return None if whole else given.bytes
+    fits = bank.bytes <= HOST_SHARE * psutil.virtual_memory().available
+    return None if all(gather_object([fits])) else MOVING_BYTES
+
+
+def _shared(machine: Machine, bank: Bank, records: list[Record]) -> Bank:
+    """Fill a bank: in memory that the processes of this machine share, if there are several."""
+    if machine.count == 1:
+        return bank.filled(records)
+    place = None
+    shape = (bank.rows, *bank.features.shape)
+    try:
+        if machine.leads:
+            place = _shared_file(bank.bytes)
+            bank = bank.filled(records, np.memmap(place, np.float32, "r+", shape=shape))
+        told = machine.told(place)
+        if not machine.leads:
+            tracks = np.memmap(told, np.float32, "r+", shape=shape)
+            bank = replace(bank, tracks=torch.from_numpy(tracks))
+        machine.wait()
+    finally:
+        if place is not None:
+            place.unlink()  # the memory stays until the last process has let go of it
+    return bank
+
+
+def _shared_file(size: int) -> Path:
+    """Make a file of zeros in shared memory; where that is too small, among temporary files."""
+    enough = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > size
+    handle, name = tempfile.mkstemp(prefix="lisbet-", dir=SHARED_MEMORY if enough else None)
+    with os.fdopen(handle, "wb") as stream:
+        stream.truncate(size)
+    return Path(name)
 
 
 def samplers(
@@ -93,7 +188,7 @@ def samplers(
     ]
     train_ids = {record_id for half, _ in halves for record_id in half}
     dev_ids = {record_id for _, half in halves for record_id in half}
-    if _fits(loaded.bank, device):
+    if loaded.memory is None and _fits(loaded.bank, device):
         loaded = replace(loaded, bank=loaded.bank.to(device))
     made = {}
     for part, ids, sample, augmentations in (
@@ -115,9 +210,32 @@ def samplers(
             augmentations,
             device,
         )
+        if loaded.memory is not None and ids:
+            made[part] = _moving(made[part], loaded)
     for name, task in tasks.items():
         task.fit(loaded.of_task(name, options, train_ids | dev_ids), made["train"].banks[name])
     return made["train"], made["dev"] if dev_ids else None
+
+
+def _moving(sampler: Sampler, loaded: Loaded) -> Sampler:
+    """Let the recordings of a sampler be brought in turn; tasks on the same ones share them."""
+    records = {record.id: record for record in loaded.records}
+    assert loaded.memory is not None
+    distinct = {bank.ids: bank for bank in sampler.banks.values()}
+    moving = {
+        ids: MovingBank.over(
+            bank,
+            [records[record_id] for record_id in ids],
+            memory=loaded.memory // len(distinct),
+            seed=sampler.seed,
+            part=sampler.part,
+            batch_size=sampler.batch_size,
+            steps=sampler.steps,
+            device=sampler.device,
+        )
+        for ids, bank in distinct.items()
+    }
+    return replace(sampler, banks={name: moving[b.ids] for name, b in sampler.banks.items()})
 
 
 def _split(

@@ -38,7 +38,7 @@ def _samples(run: Run, rows: slice) -> list[tuple[tuple[str, int], str]]:
     lines = []
     for name, task in run.setup.tasks.items():
         plan, _ = run.train.plan(name, epoch, within, rows)
-        bank, labels = run.train.banks[name], batch[name][1]
+        bank, labels = run.train.bank(name, epoch, within), batch[name][1]
         for number, row in enumerate(range(rows.start, rows.stop)):
             one = slice(number, number + 1)
             loss = task.loss(logits[name][one], labels[one]).item()

@@ -20,11 +20,14 @@ from lisbet.yaml_files import read_yaml
 log = logging.getLogger(__name__)
 
 HARMLESS = {
-    "checkpoint_every", "data_path", "epochs", "hash_samples", "keep_checkpoints", "max_time",
+    "checkpoint_every", "epochs", "hash_samples", "keep_checkpoints", "max_time",
     "micro_batch_size", "on_save_error", "output_path", "overwrite", "save_history",
     "save_weights", "skip_nonfinite", "verbose",
 }  # fmt: skip
-"""Options that change neither model nor data; the recordings themselves are compared."""
+"""Options that change neither model nor data."""
+PREPARING = {"data_format", "data_path", "data_scale", "fps", "outside", "rename_coords",
+             "select_coords"}  # fmt: skip
+"""Options that change data, if anything: the prepared recordings themselves are compared."""
 
 
 def newest_good(run: Path, accelerator: Accelerator, *, up_to: int | None = None) -> Path | None:
@@ -108,11 +111,15 @@ def require_same_run(begun: dict[str, Any], run: dict[str, Any], folder: Path) -
         If the recordings are not the ones that the run began with.
     """
     before, now = begun["options"], run["options"]
-    differing = [
-        f"  --{name}: was {before.get(name)!r}, is {now.get(name)!r}"
-        for name in sorted(before.keys() | now.keys())
-        if name not in HARMLESS and before.get(name) != now.get(name)
-    ]
+    differing, prepared = (
+        [
+            f"  --{name}: was {before.get(name)!r}, is {now.get(name)!r}"
+            for name in sorted(before.keys() | now.keys())
+            if name not in HARMLESS and before.get(name) != now.get(name)
+            if (name in PREPARING) == of_data
+        ]
+        for of_data in (False, True)
+    )
     if now["save_weights"] == "best" != before["save_weights"]:
         differing.append("  --save_weights: the best epoch so far was not kept")
     if differing:
@@ -124,7 +131,7 @@ def require_same_run(begun: dict[str, Any], run: dict[str, Any], folder: Path) -
         raise DataError(
             f"the recordings are not those that {folder} was trained on: their fingerprint was "
             f"{begun['data']['fingerprint'][:12]}, is {run['data']['fingerprint'][:12]}; "
-            "bring them back, or start anew with another --run_id"
+            "bring them back, or start anew with another --run_id" + "\n".join(["", *prepared])
         )
     changed = {
         name: (was, run["versions"].get(name))

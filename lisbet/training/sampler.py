@@ -62,6 +62,10 @@ class Sampler:
         frames = min(bank.frames for bank in self.banks.values())
         return max(1, round(-(-frames // self.batch_size) * self.sample))
 
+    def bank(self, name: str, epoch: int, step: int) -> Bank:
+        """Return the recordings that a task's samples of a step are drawn from."""
+        return self.banks[name].at(epoch, step, self.steps)
+
     def batch(self, epoch: int, step: int, rows: slice) -> Batch:
         """Make the rows of a global batch that are this process's share."""
         return {name: self._samples(name, epoch, step, rows) for name in self.tasks}
@@ -70,7 +74,7 @@ class Sampler:
         """Choose the frames and labels of a task's samples."""
         task = self.tasks[name]
         uniform = self._draw(name, "", epoch, step, rows, task.columns)
-        plan, labels = task.plan(uniform, self.banks[name], self.window)
+        plan, labels = task.plan(uniform, self.bank(name, epoch, step), self.window)
         if self.fps_scaling != 1:
             speed = np.ones(len(labels)) if plan.speed is None else plan.speed
             plan = replace(plan, speed=self.fps_scaling * speed)
@@ -86,7 +90,7 @@ class Sampler:
         return table[rows]
 
     def _samples(self, name: str, epoch: int, step: int, rows: slice) -> tuple[Tensor, Tensor]:
-        bank = self.banks[name]
+        bank = self.bank(name, epoch, step)
         plan, labels = self.plan(name, epoch, step, rows)
         windows = gather(bank, plan, self.window).to(self.device)
         for number, augmentation in enumerate(self.augmentations):

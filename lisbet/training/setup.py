@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from lisbet import augment, model_dir
-from lisbet.config import Features
+from lisbet.config import Features, Size
 from lisbet.data.load import summary
 from lisbet.errors import ConfigError, first_message
 from lisbet.models.backbones import BACKBONES
@@ -31,6 +32,8 @@ from lisbet.training.sampler import Sampler
 
 NOT_KEPT = {"config", "debug_step", "dry_run", "resume"}
 """Options that are about one start of a run, not about the run."""
+MOST_LISTED = 1000
+"""Of more recordings, run_config.yml does not say one by one what was done to them."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ class Setup:
             "num_layers": sizes["num_layers"],
             "num_heads": sizes.get("num_heads"),
             "hidden_dim": sizes["hidden_dim"],
+            # Samples follow from it: what the memory of this machine decided holds for the run.
+            "bank_memory": str(Size(bytes=self.loaded.memory)),
         }
         packages = ("lisbet", "torch", "accelerate", "numpy")
         return {
@@ -118,14 +123,28 @@ class Setup:
                 "micro_batch_size": batching.micro_batch_size,
             },
             "data": {
-                "fingerprint": self.loaded.bank.fingerprint(),
+                "fingerprint": self.loaded.fingerprint(),
                 "split": {
                     sampler.part: sorted({i for bank in sampler.banks.values() for i in bank.ids})
                     for sampler in self.samplers
                 },
-                "preparation": {record.id: list(record.steps) for record in self.loaded.records},
+                "preparation": self._preparation(),
             },
         }
+
+    def _preparation(self) -> dict[str, Any]:
+        """Say what was done to each recording; of very many, how many each was done to."""
+        done = {record.id: list(record.steps) for record in self.loaded.records}
+        if len(done) <= MOST_LISTED:
+            return done
+        return dict(Counter("; ".join(steps) for steps in done.values()).most_common(MOST_LISTED))
+
+    def _where(self) -> str:
+        size = f"{self.loaded.bank.bytes / 2**20:.1f} MiB"
+        if self.loaded.memory is None:
+            return f"recordings:  {size} in memory"
+        told = {str(bank): None for sampler in self.samplers for bank in sampler.banks.values()}
+        return f"recordings:  {size}, of which " + "; ".join(told)
 
     @property
     def samplers(self) -> list[Sampler]:
@@ -146,7 +165,7 @@ class Setup:
             f"device:      {accelerator.num_processes} × {accelerator.device.type}, "
             f"{strategy.name(accelerator)}, mixed precision {mixed_precision_of(accelerator)}",
             f"batch:       {batching}",
-            f"recordings:  {self.loaded.bank.bytes / 2**20:.1f} MiB in memory",
+            self._where(),
         ]
         for sampler in self.samplers:
             lines.append(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from lisbet.data.record import Record
 from lisbet.errors import DataError
 
 
@@ -18,13 +19,16 @@ class Reader:
     ----------
     patterns : tuple of str
         Names of its files, as shell patterns; letter case does not matter.
-    read : callable
+    read : callable, optional
         Reads the matching files of one folder into one dataset of the movement format. Raises
         DataError, OSError or ValueError when they cannot be read.
+    whole : callable, optional
+        Instead: reads a whole dataset of prepared recordings, ``whole(path, annotated=…)``.
     """
 
     patterns: tuple[str, ...]
-    read: Callable[[list[Path]], xr.Dataset]
+    read: Callable[[list[Path]], xr.Dataset] | None = None
+    whole: Callable[..., list[Record]] | None = None
 
     def matches(self, name: str) -> bool:
         """Whether a file of this name belongs to the format."""

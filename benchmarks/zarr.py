@@ -1,0 +1,433 @@
+"""Train on data larger than memory: how fast, in how much memory, how well shuffled.
+
+    python benchmarks/zarr.py [convert] [windows] [large] [many] [chunks] [shuffle] [learning]
+
+Each section makes its data in a temporary folder and removes it. Every figure of a section is of one
+run; peaks of memory are those of processes of their own (VmHWM), libraries included.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+import zarr
+
+from lisbet.config import Features, Window
+from lisbet.data.bank import Bank
+from lisbet.data.hub._write import write_tracks
+from lisbet.data.simulate import ARENA_PX, FPS, INDIVIDUALS, KEYPOINTS
+from lisbet.data.store import COLUMNS, MARK, POSITION, VERSION, Store, new_arrays, write_table
+from lisbet.data.stream import MovingBank
+from lisbet.tasks import TASKS
+from lisbet.training.sampler import Sampler
+
+FEATURES = Features(individuals=INDIVIDUALS, keypoints=KEYPOINTS, space=("x", "y"))
+WINDOW, BATCH = Window(size=200), 128
+MB = 2**20
+
+
+def walks(frames: int, seed: int) -> np.ndarray:
+    """Random walks of two mice in [0, 1], quickly: (frames, individuals, keypoints, space)."""
+    rng = np.random.default_rng(seed)
+    path = rng.normal(0, 0.004, (frames, 2, 1, 2)).astype(np.float32).cumsum(axis=0)
+    body = rng.normal(0, 0.01, (1, 2, 7, 2)).astype(np.float32)
+    noise = rng.normal(0, 0.001, (frames, 2, 7, 2)).astype(np.float32)
+    return np.abs((path + body + noise + 1) % 2 - 1)
+
+
+def write_store(path: Path, lengths: np.ndarray, *, seed: int = 0, **sizes: int) -> None:
+    """Write a store of random walks as convert_dataset would, without recordings to read."""
+    group = zarr.create_group(str(path), zarr_format=3)
+    new_arrays(group, FEATURES, (), "float32", **sizes)
+    array = group[POSITION]
+    total, shard = int(lengths.sum()), array.shards[0]
+    array.resize((total, *FEATURES.shape))
+    block = walks(min(shard, total), seed)
+    for first in range(0, total, shard):
+        last = min(first + shard, total)
+        array[first:last] = np.roll(block, 977 * (first // shard), axis=0)[: last - first]
+    starts = np.cumsum(lengths) - lengths
+    empty = {"fps": 30.0, "missing": 0.0, "digest": "", "source": "", "source_sha256": "",
+             "steps": "[]"}  # fmt: skip
+    write_table(group, [
+        dict(zip(COLUMNS[:3], (f"r{n:06}", int(start), int(frames)), strict=True)) | empty
+        for n, (start, frames) in enumerate(zip(starts, lengths, strict=True))
+    ])  # fmt: skip
+    group.attrs.update({"format": MARK, "version": VERSION, "preparation": {}, "left_out": {},
+                        "greatest_error": 0.0, "digest": ""})  # fmt: skip
+
+
+def evict(path: Path) -> None:
+    """Drop a folder's files from the page cache."""
+    for file in path.rglob("*"):
+        if file.is_file():
+            handle = os.open(file, os.O_RDONLY)
+            os.fsync(handle)
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(handle)
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def apart(section: str, **values: object) -> dict:
+    """Run a section of this file in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--inside", section, json.dumps(values)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+# Conversion -------------------------------------------------------------------------------------
+
+
+def convert(place: Path) -> None:
+    """MB/s of NetCDF into Zarr."""
+    count, frames = 60, 60_000
+    for number in range(count):
+        pixels = walks(frames, number) * np.array(ARENA_PX, np.float32)
+        folder = place / "data" / f"r{number:03}"
+        folder.mkdir(parents=True)
+        write_tracks(
+            folder, pixels.transpose(0, 3, 2, 1), individuals=INDIVIDUALS, keypoints=KEYPOINTS,
+            fps=FPS, image_size_px=ARENA_PX, source="random walks",
+        )  # fmt: skip
+    raw = count * frames * FEATURES.size * 4 / MB
+    print(f"{count} recordings of {frames} frames, {raw:.0f} MB of float32\n")
+    print("| workers | time, s | MB/s | written, MB | peak of the writer, MB |")
+    print("|---|---|---|---|---|")
+    for workers in (1, 2):
+        evict(place / "data")
+        told = apart("converting", place=str(place), workers=workers)
+        size = sum(f.stat().st_size for f in (place / "out.zarr").rglob("*") if f.is_file()) / MB
+        shutil.rmtree(place / "out.zarr")
+        print(f"| {workers} | {told['time']:.1f} | {raw / told['time']:.0f} | {size:.0f} | "
+              f"{told['peak']:.0f} |")  # fmt: skip
+
+
+def converting(place: str, workers: int) -> dict:
+    from lisbet.cli import main
+
+    started = time.perf_counter()
+    main(["convert_dataset", f"--workers={workers}", f"{place}/data", f"{place}/out.zarr"])
+    return {"time": time.perf_counter() - started, "peak": peak_mb()}
+
+
+# Windows per second -----------------------------------------------------------------------------
+
+
+def windows(place: Path) -> None:
+    """Windows per second of each way to read them, and their memory."""
+    lengths = np.full(120, 30_000)
+    write_store(place / "data.zarr", lengths)
+    (place / "nc").mkdir()
+    for number in range(4):
+        walk = walks(30_000, number)
+        names = ("time", "individuals", "keypoints", "space")
+        xr.Dataset({"position": (names, walk)}).to_netcdf(place / "nc" / f"{number}.nc")
+    size = int(lengths.sum()) * FEATURES.size * 4 / MB
+    print(f"120 recordings of 30000 frames ({size:.0f} MB), task warp and shift in turn, batch "
+          f"{BATCH}, W 200, one core for sampling, memory of the moving bank 64 MB\n")  # fmt: skip
+    print("| way | windows/s | of the bank in memory | waited for data | peak, MB |")
+    print("|---|---|---|---|---|")
+    found = {}
+    for way in ("bank in memory", "moving bank, cache warm", "moving bank, cache cold",
+                "Zarr, window by window", "NetCDF by xarray, window by window"):  # fmt: skip
+        if "cold" in way:
+            evict(place)
+        found[way] = apart("reading", place=str(place), way=way)
+        told, base = found[way], found["bank in memory"]["rate"]
+        print(f"| {way} | {told['rate']:,.0f} | {told['rate'] / base:.1%} | "
+              f"{told['waited']:.1%} | {told['peak']:.0f} |")  # fmt: skip
+    moving = found["moving bank, cache warm"]["rate"]
+    print(f"\nmoving bank / Zarr, window by window: "
+          f"{moving / found['Zarr, window by window']['rate']:.0f}×")  # fmt: skip
+
+
+def sampler(bank: Bank, steps: float = 1.0, tasks: tuple[str, ...] = ("warp", "shift")) -> Sampler:
+    kinds = {name: TASKS[name]() for name in tasks}
+    return Sampler("train", kinds, dict.fromkeys(kinds, bank), WINDOW, 1, BATCH, steps, 1.0, (),
+                   torch.device("cpu"))  # fmt: skip
+
+
+def moving(records: list, memory: int, seed: int = 1, batch: int = BATCH) -> MovingBank:
+    outline = Bank.outline(records)
+    return MovingBank.over(
+        outline, records, memory=memory, seed=seed, part="train", batch_size=batch,
+        steps=-(-outline.frames // batch), device=torch.device("cpu"),
+    )  # fmt: skip
+
+
+def reading(place: str, way: str) -> dict:
+    torch.set_num_threads(1)
+    store = Store.open(Path(place) / "data.zarr")
+    waited = 0.0
+    if way.startswith(("bank", "moving")):
+        records = store.records()
+        bank = Bank.from_records(records) if way.startswith("bank") else moving(records, 64 * MB)
+        draws = sampler(bank)
+        steps = draws.steps  # an epoch: every block comes up
+        draws.batch(0, 0, slice(0, BATCH))
+        first = time.perf_counter()
+        before = bank.tracks_at.waited_s if isinstance(bank, MovingBank) else 0.0
+        for step in range(1, steps):
+            draws.batch(0, step, slice(0, BATCH))
+        spent = time.perf_counter() - first
+        if isinstance(bank, MovingBank):
+            waited = bank.tracks_at.waited_s - before
+            bank.tracks_at.close()
+        made = (steps - 1) * BATCH * 2
+    else:
+        made, spent = one_by_one(place, store, way)
+    return {"rate": made / spent, "waited": waited / spent, "peak": peak_mb()}
+
+
+def one_by_one(place: str, store: Store, way: str) -> tuple[int, float]:
+    rng = np.random.default_rng(0)
+    array = store.group[POSITION]
+    opened = [xr.open_dataset(file) for file in sorted((Path(place) / "nc").iterdir())]
+    first, made = time.perf_counter(), 0
+    while time.perf_counter() - first < 5:
+        if way.startswith("Zarr"):
+            start = int(rng.integers(array.shape[0] - 200))
+            torch.from_numpy(array[start : start + 200])
+        else:
+            dataset = opened[rng.integers(len(opened))]
+            start = int(rng.integers(dataset.sizes["time"] - 200))
+            torch.from_numpy(dataset.position.isel(time=slice(start, start + 200)).values)
+        made += 1
+    return made, time.perf_counter() - first
+
+
+# Larger than memory -----------------------------------------------------------------------------
+
+
+def large(place: Path, gigabytes: float = 10, cap: int = 512) -> None:
+    """Peak memory of a run over data 20 times the cap."""
+    frames = int(gigabytes * 2**30 / (FEATURES.size * 4))
+    if shutil.disk_usage(place).free < 1.5 * gigabytes * 2**30:
+        print(f"not enough disk for {gigabytes} GB")
+        return
+    lengths = np.full(frames // 20_000, 20_000)
+    started = time.perf_counter()
+    write_store(place / "data.zarr", lengths)
+    disk = sum(file.stat().st_size for file in (place / "data.zarr").rglob("*") if file.is_file())
+    print(f"{gigabytes:g} GB of float32 ({disk / 2**30:.1f} GB on disk, written in "
+          f"{time.perf_counter() - started:.0f} s), --bank_memory={cap}MB\n")  # fmt: skip
+    few = apart("training", place=str(place), cap=cap, share=0.0004, words="r00000")
+    print("| recordings | steps | blocks moved | peak, MB | peak beyond the cap, MB |")
+    print("|---|---|---|---|---|")
+    most = apart("training", place=str(place), cap=cap, share=0.0004, words="r")
+    for name, told in (("ten of them, in memory", few), ("all", most)):
+        print(f"| {name} | {told['steps']} | {told['moved']} | {told['peak']:.0f} | "
+              f"{told['peak'] - cap:.0f} |")  # fmt: skip
+
+
+def training(place: str, cap: int, share: float, words: str) -> dict:
+    """Train a small network by betman, in this process, and look at its memory."""
+    from lisbet.cli import main
+    from lisbet.data.stream import Tracks
+
+    moves, move = [], Tracks._move
+    Tracks._move = lambda self, position: (moves.append(position), move(self, position))[1]  # type: ignore[method-assign]
+    os.chdir(place)
+    main(["train_model", "--data_format=zarr", f"--bank_memory={cap}MB", "--emb_dim=8",
+          "--num_layers=1", "--num_heads=2", "--hidden_dim=16", "--window_size=50", "--epochs=1",
+          f"--train_sample={share if words == 'r' else 0.2}", f"--data_filter={words}",
+          f"--run_id={words}", "data.zarr"])  # fmt: skip
+    state = next(Path("models", words, "checkpoints").iterdir())
+    return {"peak": peak_mb(), "moved": len(moves), "steps": int(state.name[5:])}
+
+
+# Many recordings --------------------------------------------------------------------------------
+
+
+def many(place: Path, count: int = 100_000) -> None:
+    """Start-up with very many recordings."""
+    write_store(place / "data.zarr", np.full(count, 120))
+    told = apart("starting", place=str(place))
+    print(f"{count:,} recordings of 120 frames, beyond importing the libraries\n")
+    print("| step | time, s |")
+    print("|---|---|")
+    for name, spent in told.items():
+        print(f"| {name} | {spent:.2f} |")
+
+
+def starting(place: str) -> dict:
+    from lisbet.options import TrainOptions
+    from lisbet.training.setup import Setup
+
+    options = TrainOptions(data_path=f"{place}/data.zarr", data_format="zarr", dev_ratio=0.1,
+                           bank_memory="256MB", output_path=place, run_id="a")  # fmt: skip
+    first = time.perf_counter()
+    setup = Setup.from_options(options, torch.device("cpu"))
+    second = time.perf_counter()
+    setup.train.batch(0, 0, slice(0, BATCH))
+    third = time.perf_counter()
+    return {"read the table, split, check": second - first, "first batch": third - second,
+            "together": third - first}  # fmt: skip
+
+
+# Sizes of chunks --------------------------------------------------------------------------------
+
+
+def chunks(place: Path) -> None:
+    """Reading blocks, and single windows, from chunks and shards of different sizes."""
+    lengths = np.full(50, 40_000)
+    raw = int(lengths.sum()) * FEATURES.size * 4 / MB
+    print(f"{raw:.0f} MB of float32, blocks of 16 MB in random order, page cache cold\n")
+    print("| shard, MB | chunk, KB | files | on disk, MB | written, MB/s | blocks, MB/s | single "
+          "windows/s |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|")
+    for shard in (16, 128):
+        for chunk in (64, 256, 1024, 4096):
+            path = place / f"{shard}-{chunk}.zarr"
+            first = time.perf_counter()
+            write_store(path, lengths, shard_bytes=shard * MB, chunk_bytes=chunk * 1024)
+            wrote = time.perf_counter() - first
+            files = [f for f in (path / POSITION).rglob("*") if f.is_file()]
+            disk = sum(f.stat().st_size for f in files) / MB
+            evict(path)
+            store, rng, rows = Store.open(path), np.random.default_rng(0), 16 * MB // 112
+            total = int(lengths.sum())
+            first = time.perf_counter()
+            for start in rng.permutation(np.arange(0, total - rows, rows)):
+                store.read(int(start), int(start) + rows)
+            blocks = (total // rows) * 16 / (time.perf_counter() - first)
+            made, spent = one_by_one_rate(store)
+            print(f"| {shard} | {chunk} | {len(files)} | {disk:.0f} | {raw / wrote:.0f} | "
+                  f"{blocks:.0f} | {made / spent:.0f} |")  # fmt: skip
+            shutil.rmtree(path)
+
+
+def one_by_one_rate(store: Store) -> tuple[int, float]:
+    rng, array = np.random.default_rng(0), store.group[POSITION]
+    first, made = time.perf_counter(), 0
+    while time.perf_counter() - first < 2:
+        start = int(rng.integers(array.shape[0] - 200))
+        array[start : start + 200]
+        made += 1
+    return made, time.perf_counter() - first
+
+
+# Shuffling --------------------------------------------------------------------------------------
+
+
+def shuffle(place: Path) -> None:
+    """How far what is drawn is from uniform sampling."""
+    lengths = np.random.default_rng(0).integers(2000, 12_000, 400)
+    write_store(place / "data.zarr", lengths)
+    records = Store.open(place / "data.zarr").records()
+    size = int(lengths.sum()) * FEATURES.size * 4
+    print(f"400 recordings of 2000 to 12000 frames ({size / MB:.0f} MB), five epochs\n")
+    print("Total variation: half of the summed difference between how often each recording was drawn "
+          "and its share of the frames.\n")  # fmt: skip
+    print("| sampling | recordings in memory | total variation, one epoch | five epochs | "
+          "recordings in a batch of 128 |")  # fmt: skip
+    print("|---|---|---|---|---|")
+    whole = Bank.outline(records)
+    ways: list[tuple[str, Bank]] = [("uniform", whole)]
+    ways += [(f"moving, {share:.0%} of the data", moving(records, int(share * size)))
+             for share in (0.4, 0.2, 0.1, 0.05)]  # fmt: skip
+    for name, bank in ways:
+        one, five, seen, there = distances(bank, whole)
+        print(f"| {name} | {there:.0f} | {one:.3f} | {five:.3f} | {seen:.1f} |")
+
+
+def distances(bank: Bank, whole: Bank) -> tuple[float, float, float, float]:
+    numbers = {record_id: n for n, record_id in enumerate(whole.ids)}
+    share = whole.lengths / whole.frames
+    steps = -(-whole.frames // BATCH)
+    rng, counts = np.random.default_rng(1), np.zeros(len(numbers))
+    first, seen, there = 0.0, [], []
+    known: dict[int, np.ndarray] = {}
+    for epoch in range(5):
+        for step in range(steps):
+            here = bank.at(epoch, step, steps)
+            if id(here) not in known:
+                known = {id(here): np.array([numbers[record_id] for record_id in here.ids])}
+            record, _ = here.draw(rng.random(BATCH))
+            drawn = known[id(here)][record]
+            np.add.at(counts, drawn, 1)
+            seen.append(len(np.unique(drawn)))
+            there.append(len(here))
+        if epoch == 0:
+            first = float(np.abs(counts / counts.sum() - share).sum() / 2)
+    five = float(np.abs(counts / counts.sum() - share).sum() / 2)
+    return first, five, statistics.mean(seen), statistics.mean(there)
+
+
+# Learning ---------------------------------------------------------------------------------------
+
+
+def learning(place: Path) -> None:
+    """Accuracy on held-out recordings of SampleData, sampled uniformly and by the moving bank."""
+    from lisbet.training.history import read_history
+
+    os.chdir(place)
+    run = [sys.executable, "-m", "lisbet"]
+    quiet = {"check": True, "capture_output": True}
+    subprocess.run([*run, "fetch_dataset", "SampleData"], **quiet)  # type: ignore[call-overload]
+    subprocess.run([*run, "convert_dataset", "datasets/SampleData", "data.zarr"], **quiet)  # type: ignore[call-overload]
+    line = [*run, "train_model", "--data_format=zarr", "--epochs=5", "--window_size=60",
+            "--num_layers=2", "--learning_rate=1e-3", "--warmup_epochs=1", "--train_sample=0.2",
+            "--dev_ratio=0.2", "--dev_sample=0.2", "--save_history"]  # fmt: skip
+    print("SampleData, settings of the demo, held-out loss (and accuracies), 3 seeds\n")
+    print("| sampling | seed | epoch 1 | epoch 3 | epoch 5 | cons | order | shift | warp |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for seed in (1, 2, 3):
+        for name, memory in (("uniform", "all"), ("moving", "4MB")):
+            run_id = f"{name}{seed}"
+            subprocess.run([*line, f"--seed={seed}", f"--bank_memory={memory}",
+                            f"--run_id={run_id}", "data.zarr"], **quiet)  # type: ignore[call-overload]  # fmt: skip
+            rows = read_history(Path("models", run_id, "training_history.csv"))
+            losses = " | ".join(f"{rows[n]['dev_loss']:.3f}" for n in (0, 2, 4))
+            scores = " | ".join(f"{rows[-1][f'{task}_dev_accuracy']:.3f}"
+                                for task in ("cons", "order", "shift", "warp"))  # fmt: skip
+            print(f"| {name} | {seed} | {losses} | {scores} |", flush=True)
+
+
+SECTIONS: dict[str, Callable] = {
+    f.__name__: f for f in (convert, windows, large, many, chunks, shuffle, learning)
+}
+INSIDE: dict[str, Callable] = {f.__name__: f for f in (converting, reading, training, starting)}
+
+
+def places() -> Iterator[Path]:
+    while True:
+        with tempfile.TemporaryDirectory(prefix="lisbet-zarr-") as place:
+            yield Path(place)
+
+
+def main_program() -> None:
+    """Run the sections that were asked for."""
+    if sys.argv[1:2] == ["--inside"]:
+        sys.stdout, out = sys.stderr, sys.stdout
+        print(json.dumps(INSIDE[sys.argv[2]](**json.loads(sys.argv[3]))), file=out)
+        return
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], default=[])
+    for name, place in zip(parser.parse_args().sections or SECTIONS, places(), strict=False):
+        print(f"\n### {name}: {SECTIONS[name].__doc__}\n", flush=True)
+        SECTIONS[name](place)
+
+
+if __name__ == "__main__":
+    main_program()

@@ -1,0 +1,158 @@
+"""What is in a dataset, read recording by recording: memory does not grow with it."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import psutil
+
+from lisbet.config import Features
+from lisbet.data.load import find_sources, load_records, ordered, read_all, report
+from lisbet.data.readers import READERS
+from lisbet.data.record import Record
+from lisbet.data.store import is_address
+from lisbet.data.tracks import each
+from lisbet.errors import DataError
+from lisbet.options import DatasetInfoOptions
+
+BARS, WIDTH = 8, 40
+"""Lines and length of the histogram."""
+
+
+def dataset_info(options: DatasetInfoOptions) -> None:
+    """Print what is in a dataset, as its files say it: coordinates before they are scaled."""
+    found = Found()
+    problems = {}
+    for name, record in _records(options):
+        if isinstance(record, str):
+            problems[name] = record
+            continue
+        try:
+            found.take(record)
+        except DataError as error:
+            problems[name] = str(error)
+    if found.features is not None:
+        print(found.text())
+    if not is_address(options.data_path):
+        print(f"on disk:     {_size(_bytes_below(options))}")
+    if problems:
+        total = len(problems) + len(found.lengths)
+        raise DataError(report(str(options.data_path), problems, total))
+
+
+def _records(options: DatasetInfoOptions) -> Iterator[tuple[str, Record | str]]:
+    dataset = options.dataset
+    if READERS[dataset.format].whole is not None:
+        records = load_records(dataset, options)
+        for number, position in each(records):
+            yield records[number].id, records[number].with_position(position)
+        return
+    sources = find_sources(dataset, options.data_filter)
+    outcomes: Iterable[Record | str] = read_all(sources, dataset, options, prepared=False)
+    yield from zip((source.id for source in sources), outcomes, strict=True)
+
+
+@dataclass
+class Found:
+    """What was seen so far."""
+
+    features: Features | None = None
+    lengths: list[int] = field(default_factory=list)
+    hours: float = 0.0
+    rates: Counter[str] = field(default_factory=Counter)
+    behaviors: Counter[str] = field(default_factory=Counter)
+    annotated: int = 0
+
+    def take(self, record: Record) -> None:
+        """Count a recording.
+
+        Raises
+        ------
+        DataError
+            If its names are not those of the first one.
+        """
+        if self.features is None:
+            self.features = record.features
+            self.missing = np.zeros(record.features.shape[:2])
+            self.low = np.full(record.features.shape[2], np.inf)
+            self.high = -self.low
+        position = ordered(record, self.features).position
+        flat = position.reshape(-1, position.shape[-1])
+        self.low = np.fmin(self.low, np.fmin.reduce(flat))
+        self.high = np.fmax(self.high, np.fmax.reduce(flat))
+        self.missing += np.isnan(position).any(axis=-1).sum(axis=0)
+        self.lengths.append(record.frames)
+        self.rates[f"{record.fps:g}" if record.fps else "unknown"] += 1
+        self.hours += record.frames / record.fps / 3600 if record.fps else 0
+        if record.labels is not None:
+            self.annotated += record.frames
+            counts = record.labels.active.sum(axis=0).tolist()
+            self.behaviors.update(dict(zip(record.labels.behaviors, counts, strict=True)))
+
+    def text(self) -> str:
+        """Describe the dataset."""
+        assert self.features is not None
+        frames = sum(self.lengths)
+        hours = f", {self.hours:.1f} hours" if self.hours else ""
+        need = (frames + len(self.lengths) + 1) * self.features.size * 4
+        free = psutil.virtual_memory().available
+        lines = [
+            f"{len(self.lengths)} recordings, {frames} frames{hours}, fps "
+            + ", ".join(f"{rate} ({count})" for rate, count in self.rates.most_common()),
+            f"individuals: {', '.join(self.features.individuals)}",
+            f"axes:        {', '.join(self._ranges())}",
+            "keypoints, and the share of the frames that lack them, by individual:",
+            *self._missing(frames),
+            "frames of a recording:",
+            *histogram(self.lengths),
+        ]
+        if self.annotated:
+            lines += ["behaviours, and the share of the frames that have them:"]
+            lines += [f"  {name}  {n / self.annotated:.1%}" for name, n in self.behaviors.items()]
+        lines += [f"in memory:   {_size(need)} when trained on whole, of {_size(free)} free here"]
+        return "\n".join(lines)
+
+    def _ranges(self) -> Iterator[str]:
+        assert self.features is not None
+        for name, low, high in zip(self.features.space, self.low, self.high, strict=True):
+            yield f"{name} from {low:.5g} to {high:.5g}"
+
+    def _missing(self, frames: int) -> Iterator[str]:
+        assert self.features is not None
+        wide = max(map(len, self.features.keypoints))
+        for number, name in enumerate(self.features.keypoints):
+            shares = (f"{count / frames:6.1%}" for count in self.missing[:, number])
+            yield f"  {name:{wide}}  {'  '.join(shares)}"
+
+
+def histogram(lengths: list[int]) -> Iterator[str]:
+    r"""Draw how many recordings are how long, in steps of equal ratio.
+
+    Examples
+    --------
+    >>> print(*histogram([10, 10, 10]), sep="\n")
+             10  ████████████████████████████████████████ 3
+    """
+    low, high = min(lengths), max(lengths)
+    edges = np.unique(np.geomspace(low, high + 1, BARS + 1).round().astype(int))
+    counts = np.histogram(lengths, bins=edges)[0] if len(edges) > 1 else np.array([len(lengths)])
+    for number, count in enumerate(counts):
+        last = edges[number + 1] - 1 if len(edges) > 1 else low
+        name = f"{edges[number]} to {last}" if last > edges[number] else f"{last}"
+        bar = "█" * int(np.ceil(WIDTH * count / counts.max()))
+        yield f"{name:>11}  {bar} {count}" if bar else f"{name:>11}  0"
+
+
+def _bytes_below(options: DatasetInfoOptions) -> int:
+    walk = os.walk(options.data_path, followlinks=True)
+    return sum(os.path.getsize(os.path.join(at, name)) for at, _, names in walk for name in names)
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KB", "MB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.1f} GB"

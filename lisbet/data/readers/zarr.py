@@ -1,0 +1,15 @@
+"""Converted datasets: one Zarr store of many recordings, see `lisbet.data.store`."""
+
+from pathlib import Path
+
+from lisbet.data.readers._reader import Reader
+from lisbet.data.record import Record
+
+
+def _read(path: Path, *, annotated: bool) -> list[Record]:
+    from lisbet.data.store import Store  # takes half a second to import
+
+    return Store.open(path).records(annotated=annotated)
+
+
+READER = Reader(patterns=(), whole=_read)

@@ -1,0 +1,237 @@
+"""A converted dataset: one Zarr store of prepared tracks that is read in ranges of frames.
+
+``position`` (frame, individuals, keypoints, space) holds the frames of all recordings one behind
+the other, in [0, 1], NaN where a point is missing; ``target_cls`` (frame, behaviors) what was
+annotated. Where a recording lies and what is known of it stands along the dimension ``recording``.
+The store is plain Zarr v3 with named dimensions: ``xarray.open_zarr`` shows all of it.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.sync import sync
+
+from lisbet.config import Features
+from lisbet.data.labels import Labels
+from lisbet.data.record import Record
+from lisbet.data.tracks import Stored
+from lisbet.errors import DataError
+
+MARK, VERSION = "lisbet-dataset", 1
+SHARD_BYTES = 128 * 2**20
+"""Size of a shard before compression: few and large files, as parallel file systems want them."""
+CHUNK_BYTES = 2**20
+"""What is read and checked at once; `benchmarks/zarr.py chunks` compares sizes."""
+POSITION, LABELS = "position", "target_cls"
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """A store opened for reading.
+
+    Parameters
+    ----------
+    path : Path
+        Where it lies: a folder, or an address.
+    group : zarr.Group
+        The store.
+    features : Features
+        Names along the axes of the tracks.
+    behaviors : tuple of str
+        Names of the annotated behaviours; empty without annotations.
+    table : dict of ndarray
+        What is known of each recording: recording (its id), start, frames, fps, missing, digest,
+        steps.
+    """
+
+    path: Path
+    group: Any = field(repr=False)
+    features: Features
+    behaviors: tuple[str, ...]
+    table: dict[str, np.ndarray] = field(repr=False)
+
+    @classmethod
+    def open(cls, path: Path) -> "Store":
+        """Open a store.
+
+        Raises
+        ------
+        DataError
+            If there is none, or it is none of ours.
+        """
+        group = _open(path)
+        marked = (group.attrs.get("format"), group.attrs.get("version"))
+        if marked != (MARK, VERSION):
+            what = "another program's Zarr store" if marked[0] != MARK else f"version {marked[1]}"
+            raise DataError(
+                f"{place_of(path)} is {what}; expected one that betman convert_dataset of this "
+                "release wrote"
+            )
+        try:
+            names = {axis: tuple(map(str, group[axis][:])) for axis in Features.model_fields}
+            table = {name: group[name][:] for name in COLUMNS}
+            behaviors = tuple(map(str, group["behaviors"][:])) if LABELS in group else ()
+        except Exception as error:  # a damaged store makes the libraries raise almost anything
+            raise DataError(f"{place_of(path)} is damaged: {_words(error)}") from error
+        return cls(path, group, Features(**names), behaviors, table)
+
+    def records(self, *, annotated: bool = False) -> list[Record]:
+        """Return all recordings; their tracks are read when they are used, annotations at once.
+
+        Raises
+        ------
+        DataError
+            If annotations are wanted and there are none, or they cannot be read.
+        """
+        labels: Iterator[Labels | None] = iter([None] * len(self.table["start"]))
+        if annotated:
+            if not self.behaviors:
+                raise DataError(
+                    f"{place_of(self.path)} holds no annotations; convert the recordings again "
+                    "with --annot_format"
+                )
+            labels = self._labels()
+        columns = zip(*(self.table[name].tolist() for name in COLUMNS), labels, strict=True)
+        return [
+            Record(
+                id=record_id,
+                position=cast(Any, Stored(self, start, frames, missing, digest, self.features)),
+                features=self.features,
+                fps=None if np.isnan(fps) else fps,
+                steps=tuple(json.loads(steps)),
+                labels=own,
+            )
+            for record_id, start, frames, fps, missing, digest, _, _, steps, own in columns
+        ]
+
+    def _labels(self) -> Iterator[Labels]:
+        active = self._read(LABELS, 0, self.group[LABELS].shape[0]).astype(bool)
+        for start, frames in zip(self.table["start"], self.table["frames"], strict=True):
+            yield Labels(self.behaviors, active[start : start + frames])
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Read the tracks of a range of frames: (frames, individuals, keypoints, space), float32.
+
+        Raises
+        ------
+        DataError
+            If they cannot be read, or are not what was written.
+        """
+        return self._read(POSITION, first, last).astype(np.float32, copy=False)
+
+    def _read(self, name: str, first: int, last: int) -> np.ndarray:
+        try:
+            array = self.group[name]
+            read: np.ndarray = array[first:last]
+            for shard in range(first // array.shards[0], -(-last // array.shards[0])):
+                key = "/".join(["c", str(shard), *"0" * (array.ndim - 1)])
+                if not sync(array.store.exists(f"{array.path}/{key}")):
+                    raise FileNotFoundError(f"{array.path}/{key} is missing")  # read as if empty
+        except Exception as error:  # of the file system, the network, a checksum, a codec
+            raise DataError(
+                f"{place_of(self.path)}: frames {first} to {last - 1} ({self._who(first, last)}) "
+                f"cannot be read: {_words(error)}. Copy or convert the dataset again"
+            ) from error
+        return read
+
+    def _who(self, first: int, last: int) -> str:
+        """Name the recordings that have frames in a range."""
+        starts = self.table["start"]
+        hit = np.flatnonzero((starts < last) & (starts + self.table["frames"] > first))
+        ids = [str(self.table["recording"][number]) for number in hit[[0, -1]]] if len(hit) else []
+        return " to ".join(dict.fromkeys(ids)) or "no recording"
+
+
+COLUMNS = ("recording", "start", "frames", "fps", "missing", "digest", "source", "source_sha256",
+           "steps")  # fmt: skip
+"""What is known of each recording, in the order in which it is written."""
+
+
+def new_arrays(
+    group: Any,
+    features: Features,
+    behaviors: tuple[str, ...],
+    storage: str,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> None:
+    """Make the empty arrays of a store, and its names along the axes."""
+    size = features.size * np.dtype(storage).itemsize
+    chunk = max(1, chunk_bytes // size)
+    shard_rows = chunk * max(1, shard_bytes // (chunk * size))
+    codecs = (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec())
+    shaped = [(POSITION, storage, features.shape, tuple(Features.model_fields), float("nan"))]
+    if behaviors:
+        shaped.append((LABELS, "int8", (len(behaviors),), ("behaviors",), 0))  # type: ignore[arg-type]
+    for name, dtype, shape, dimensions, empty in shaped:
+        group.create_array(
+            name,
+            shape=(0, *shape),
+            dtype=dtype,
+            chunks=(chunk, *shape),
+            shards=(shard_rows, *shape),
+            compressors=codecs,
+            fill_value=empty,
+            dimension_names=("frame", *dimensions),
+        )
+    for axis in Features.model_fields:
+        _write_names(group, axis, getattr(features, axis))
+    if behaviors:
+        _write_names(group, "behaviors", behaviors)
+
+
+def write_table(group: Any, rows: list[dict[str, Any]]) -> None:
+    """Write what is known of each recording."""
+    for name in COLUMNS:
+        values = np.array([row[name] for row in rows])
+        if values.dtype.kind == "U":
+            values = values.astype(np.dtypes.StringDType())
+        group.create_array(name, data=values, dimension_names=("recording",), overwrite=True)
+
+
+def _write_names(group: Any, name: str, names: tuple[str, ...]) -> None:
+    values = np.array(names, dtype=np.dtypes.StringDType())
+    group.create_array(name, data=values, dimension_names=(name,))
+
+
+def place_of(path: Path) -> str:
+    """Return a path as the libraries take it: of an address, a Path keeps one slash only."""
+    return re.sub(r"^([a-z][a-z0-9+]+):/(?=[^/])", r"\1://", str(path))
+
+
+def is_address(path: Path) -> bool:
+    """Whether a path is the address of a remote store."""
+    return "://" in place_of(path)
+
+
+def _open(path: Path) -> Any:
+    if not is_address(path):
+        if not path.is_dir():
+            what = "is a file" if path.exists() else "does not exist"
+            raise DataError(f"{path} {what}; expected a store that betman convert_dataset wrote")
+        if (path / ".zgroup").exists() or (path / ".zattrs").exists():
+            raise DataError(f"{path} is a store of Zarr's version 2; convert the recordings again")
+        if not (path / "zarr.json").exists():
+            raise DataError(
+                f"{path} is no Zarr store: it has no zarr.json; expected one that betman "
+                "convert_dataset wrote, or another --data_format"
+            )
+    try:
+        return zarr.open_group(place_of(path), mode="r", zarr_format=3)
+    except Exception as error:
+        hint = " (pip install 'lisbet[remote]')" if isinstance(error, ImportError) else ""
+        raise DataError(
+            f"{place_of(path)} cannot be opened as a Zarr store: {_words(error)}{hint}"
+        ) from error
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
