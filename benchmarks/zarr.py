@@ -2,7 +2,7 @@
 
     python benchmarks/zarr.py [convert] [windows] [large] [many] [chunks] [shuffle] [learning]
 
-Each section makes its data in a temporary folder and removes it. Every figure of a section is of one
+Each section makes its data in a temporary folder and removes it. The figures of a section are of one
 run; peaks of memory are those of processes of their own (VmHWM), libraries included.
 """
 
@@ -14,6 +14,8 @@ import shutil
 import statistics
 import subprocess
 import sys
+
+sys.path.pop(0)  # this folder, in which this file has the name of the library
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -287,7 +289,7 @@ def starting(place: str) -> dict:
 
 
 def chunks(place: Path) -> None:
-    """Reading blocks, and single windows, from chunks and shards of different sizes."""
+    """Read blocks, and single windows, from chunks and shards of different sizes."""
     lengths = np.full(50, 40_000)
     raw = int(lengths.sum()) * FEATURES.size * 4 / MB
     print(f"{raw:.0f} MB of float32, blocks of 16 MB in random order, page cache cold\n")
@@ -335,8 +337,8 @@ def shuffle(place: Path) -> None:
     records = Store.open(place / "data.zarr").records()
     size = int(lengths.sum()) * FEATURES.size * 4
     print(f"400 recordings of 2000 to 12000 frames ({size / MB:.0f} MB), five epochs\n")
-    print("Total variation: half of the summed difference between how often each recording was drawn "
-          "and its share of the frames.\n")  # fmt: skip
+    print("Total variation: half of the summed difference between how often each recording was "
+          "drawn and its share of the frames.\n")  # fmt: skip
     print("| sampling | recordings in memory | total variation, one epoch | five epochs | "
           "recordings in a batch of 128 |")  # fmt: skip
     print("|---|---|---|---|---|")

@@ -95,7 +95,9 @@ def load(options: TrainOptions, tasks: dict[str, Task]) -> Loaded:
     datasets: tuple[tuple[str, ...], ...] = ()
     if machine.leads:
         records, datasets = _read(options, tasks)
-    known = machine.told((list(map(_without_tracks, records)), datasets) if machine.leads else None)
+    known = records, datasets
+    if machine.count > 1:
+        known = machine.told((list(map(_without_tracks, records)), datasets))
     bank = Bank.outline(known[0])
     memory = _memory_of_parts(bank, options)
     if memory is None:
