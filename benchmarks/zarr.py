@@ -2,8 +2,8 @@
 
     python benchmarks/zarr.py [convert] [windows] [large] [many] [chunks] [shuffle] [learning]
 
-Each section makes its data in a temporary folder and removes it. The figures of a section are of one
-run; peaks of memory are those of processes of their own (VmHWM), libraries included.
+Each section makes its data in a temporary folder and removes it. The figures of a section are of
+one run; peaks of memory are those of processes of their own (VmHWM), libraries included.
 """
 
 import argparse
