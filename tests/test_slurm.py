@@ -14,13 +14,13 @@ from test_resume import fingerprint
 from lisbet.training.manifest import published_checkpoints
 
 SCRIPTS = Path(__file__).parents[1] / "launch" / "slurm"
-TRAIN, ARRAY, PREPROCESS = (
-    SCRIPTS / f"{name}.sbatch" for name in ("train", "array", "preprocess")
-)
+TRAIN, ARRAY, PREPROCESS = (SCRIPTS / f"{name}.sbatch" for name in ("train", "array", "preprocess"))
 LINE = [*TINY, "--epochs=1", "--warmup_epochs=0", "--dev_ratio=0.5", "--dev_sample=0.3",
         "--save_history", "--hash_samples"]  # fmt: skip
 LONG = [*LINE, "--epochs=40", "--checkpoint_every=7steps"]
 LONG.remove("--epochs=1")
+ENDLESS = [*LONG, "--epochs=4000"]
+ENDLESS.remove("--epochs=40")
 SMALL = ["--gpus-per-node=0", "--cpus-per-task=2"]
 slow = pytest.mark.slurm
 
@@ -114,7 +114,8 @@ def test_a_job_that_is_preempted_goes_on(cluster, place, whole):
 def test_the_time_limit_saves_and_requeues(cluster, place, whole):
     """SLURM counts limits in minutes, and warns up to one earlier than it is told to."""
     number, log = start(cluster, place, "limited", "--time=1", "--signal=B:USR1@45",
-                        options=[*LONG, "--epochs=4000"])  # fmt: skip
+                        options=ENDLESS)  # fmt: skip
+    cluster.wait(number, "RUNNING", log=log)
     cluster.wait(number, "PENDING", log=log)
     assert "not finished (code 75): back to the queue" in log.read_text()
     assert published_checkpoints(place / "models" / "limited")
@@ -124,7 +125,7 @@ def test_the_time_limit_saves_and_requeues(cluster, place, whole):
 @slow
 def test_a_crash_on_one_node_ends_the_job(cluster, place):
     number, log = start(cluster, place, "crashed", "--nodes=2", "--time=10",
-                        options=[*LINE, "--epochs=4000", "--checkpoint_every=7steps"])  # fmt: skip
+                        options=ENDLESS)  # fmt: skip
     until_saved(place / "models" / "crashed", log)
     victim = process_of(number, rank=1)
     os.kill(victim, signal.SIGKILL)
