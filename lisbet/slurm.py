@@ -105,12 +105,17 @@ def _filled(text: str, directives: dict[str, str | None], variables: dict[str, s
     more = []
     for name, value in directives.items():
         line = f"#SBATCH --{name}={value}\n" if value is not None else ""
-        text, found = re.subn(rf"^#SBATCH --{name}=.*\n", lambda _, new=line: new, text, flags=re.M)
+        text, found = _replaced(rf"^#SBATCH --{name}=.*\n", line, text)
         more += [] if found else [line]
     text = text.replace("#SBATCH", "".join(more) + "#SBATCH", 1)
     for name, value in variables.items():
         place = rf'^{name}=("\$\{{{name}:-[^}}]*\}}"|\(\))'
         line = f"{name}={value}"
-        text, found = re.subn(place, lambda _, new=line: new, text, flags=re.M)
+        text, found = _replaced(place, line, text)
         assert found == 1, f"{TEMPLATE} has no variable {name}"
     return text
+
+
+def _replaced(pattern: str, new: str, text: str) -> tuple[str, int]:
+    """Replace a pattern by text that is taken as it is; return how often it was found."""
+    return re.subn(pattern, lambda _: new, text, flags=re.MULTILINE)

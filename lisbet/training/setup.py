@@ -175,7 +175,7 @@ def check_without_recordings(options: TrainingOptions) -> dict[str, Task]:
     return tasks
 
 
-def backbone_config(options: TrainOptions, feature_dim: int) -> dict[str, Any]:
+def backbone_config(options: TrainingOptions, feature_dim: int) -> dict[str, Any]:
     """Return the backbone part of model_config.yml.
 
     Raises
