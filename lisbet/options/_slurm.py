@@ -1,20 +1,33 @@
 """The options of a batch script for SLURM."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from lisbet.config import WORDS_AS_TEXT, split_words
 from lisbet.errors import ConfigError
 from lisbet.options._base import option
 from lisbet.options._train import TrainingOptions
 
+
+def _written(pattern: str, how: str) -> AfterValidator:
+    """Refuse text that is not written so, and say how it is."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"expected {how}")
+        return text
+
+    return AfterValidator(check)
+
+
 Time = Annotated[
-    str, StringConstraints(pattern=r"^(\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}|UNLIMITED)$")
+    str,
+    _written(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}", "MINUTES, HH:MM:SS or DAYS-HH:MM:SS"),
 ]
-"""As sbatch reads it: MINUTES, HH:MM:SS, D-HH, D-HH:MM:SS."""
-Word = Annotated[str, StringConstraints(pattern=r"^[^\s#'\"]+$")]
+Word = Annotated[str, _written(r"[^\s#'\"]+", "one word, without spaces and quotes")]
 """What can stand in a line of #SBATCH."""
 Seeds = Annotated[tuple[int, ...], BeforeValidator(split_words), WORDS_AS_TEXT]
 
