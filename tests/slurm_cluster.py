@@ -12,7 +12,7 @@ from pathlib import Path
 NEEDS = ("slurmctld", "slurmd", "munged", "sbatch", "scontrol", "ip", "nsenter", "unshare")
 INSTALL = "apt-get install slurm-wlm munge iproute2"
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-PATIENCE_S = 150
+PATIENCE_S = 400
 CONFIGURATION = """\
 ClusterName=lisbet
 SlurmctldHost=n1

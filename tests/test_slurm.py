@@ -17,10 +17,10 @@ SCRIPTS = Path(__file__).parents[1] / "launch" / "slurm"
 TRAIN, ARRAY, PREPROCESS = (SCRIPTS / f"{name}.sbatch" for name in ("train", "array", "preprocess"))
 LINE = [*TINY, "--epochs=1", "--warmup_epochs=0", "--dev_ratio=0.5", "--dev_sample=0.3",
         "--save_history", "--hash_samples"]  # fmt: skip
-LONG = [*LINE, "--epochs=40", "--checkpoint_every=7steps"]
+LONG = [*LINE, "--epochs=12", "--checkpoint_every=7steps"]
 LONG.remove("--epochs=1")
 ENDLESS = [*LONG, "--epochs=4000"]
-ENDLESS.remove("--epochs=40")
+ENDLESS.remove("--epochs=12")
 SMALL = ["--gpus-per-node=0", "--cpus-per-task=2"]
 slow = pytest.mark.slurm
 
@@ -55,7 +55,7 @@ def whole(place) -> Path:
 
 def until_saved(run: Path, log: Path) -> None:
     """Wait until a run has a checkpoint."""
-    for _ in range(600):
+    for _ in range(3000):
         if published_checkpoints(run):
             return
         time.sleep(0.1)
