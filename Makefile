@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slurm test-containers lint lock clean
 
 demo: $(VENV)/.installed
 	PATH="$(abspath $(BIN)):$$PATH" sh benchmarks/demo.sh $(DEMO)
@@ -18,6 +18,20 @@ lint: $(VENV)/.installed-all
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint containers/Dockerfile
+	$(BIN)/shellcheck launch/slurm/*.sbatch containers/*.sh benchmarks/*.sh .ci/run
+
+# On a SLURM cluster of two nodes that the tests start here: apt-get install slurm-wlm munge iproute2
+test-slurm: $(VENV)/.installed-all
+	$(BIN)/python -m pytest -rs -m "" tests/test_slurm.py
+
+# Builds the images and runs them: apt-get install buildah podman runc debootstrap
+test-containers: $(VENV)/.installed-all
+	$(BIN)/python -m pytest -rs -s -m "" tests/test_containers.py
+
+# Writes containers/*.lock anew, from pyproject.toml.
+lock: $(VENV)/.installed-all
+	UV="$(BIN)/uv" TORCH="$(TORCH)" containers/lock.sh
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

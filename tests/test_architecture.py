@@ -8,6 +8,7 @@ import lisbet
 ROOMS = [  # from top to bottom; rooms on one line do not know each other
     ["__main__"],
     ["cli"],
+    ["slurm"],
     ["launch"],
     ["plots"],
     ["training", "evaluation", "fetch_model"],

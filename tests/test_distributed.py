@@ -462,6 +462,8 @@ def test_the_launch_configurations_are_in_the_wheel(tmp_path):
     shipped = {path.name: path.read_bytes() for path in (root / "launch").glob("*.yaml")}
     found = (tmp_path / "site" / "lisbet" / "launch_files").glob("*.yaml")
     assert {path.name: path.read_bytes() for path in found} == shipped
+    scripts = (tmp_path / "site" / "lisbet" / "launch_files" / "slurm").iterdir()
+    assert {path.name for path in scripts} == {"train.sbatch", "preprocess.sbatch", "array.sbatch"}
     listed = subprocess.run([sys.executable, "-m", "lisbet", "launch_configs"], check=True,
                             capture_output=True, text=True, cwd=tmp_path / "site")  # fmt: skip
     assert "site/lisbet/launch_files" in listed.stdout

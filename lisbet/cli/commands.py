@@ -174,6 +174,7 @@ COMMANDS = {
             "verify_checkpoint", options.VerifyOptions, "lisbet.training.resume:verify_checkpoint"
         ),
         Command("launch_configs", options.LaunchConfigsOptions, "lisbet.launch:launch_configs"),
+        Command("slurm_script", options.SlurmScriptOptions, "lisbet.slurm:slurm_script"),
         Command("model_info", options.InfoOptions, "lisbet.model_dir:model_info"),
         Command("plot_history", options.PlotHistoryOptions, "lisbet.plots:plot_history"),
         Command("plot_embeddings", options.PlotEmbeddingsOptions, "lisbet.plots:plot_embeddings"),

@@ -20,7 +20,8 @@ from lisbet.options._apply import (
 from lisbet.options._base import LAUNCH_OPTIONS, DataOptions, LaunchOptions, Options
 from lisbet.options._data import ConvertOptions, DatasetInfoOptions
 from lisbet.options._fetch import DATASETS, PUBLISHED_MODELS, FetchModelOptions, FetchOptions
-from lisbet.options._train import TrainOptions
+from lisbet.options._slurm import SlurmScriptOptions
+from lisbet.options._train import TrainingOptions, TrainOptions
 
 __all__ = [
     "DATASETS",
@@ -43,6 +44,8 @@ __all__ = [
     "Options",
     "PlotEmbeddingsOptions",
     "PlotHistoryOptions",
+    "SlurmScriptOptions",
     "TrainOptions",
+    "TrainingOptions",
     "VerifyOptions",
 ]

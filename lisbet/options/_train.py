@@ -43,13 +43,8 @@ from lisbet.options._base import (
 )
 
 
-class TrainOptions(DataOptions, LaunchOptions):
-    """Train a model on recordings.
-
-    Examples
-    --------
-    betman train_model -v --run_id=mice --epochs=20 --dev_ratio=0.2 --save_history datasets/mice
-    """
+class TrainingOptions(DataOptions):
+    """What is trained on what, and how; not where."""
 
     data_path: Paths = positional(
         "folder of recordings: every folder in it with a tracking file; or several, comma separated"
@@ -327,6 +322,15 @@ class TrainOptions(DataOptions, LaunchOptions):
         }
         given = {name: value for name, value in short.items() if value is not None}
         return given | self.set.by_owner().get("backbone", {})
+
+
+class TrainOptions(TrainingOptions, LaunchOptions):
+    """Train a model on recordings.
+
+    Examples
+    --------
+    betman train_model -v --run_id=mice --epochs=20 --dev_ratio=0.2 --save_history datasets/mice
+    """
 
 
 def _for_each(name: str, given: tuple[str, ...], count: int) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from lisbet.data.load import summary
 from lisbet.errors import ConfigError, first_message
 from lisbet.models.backbones import BACKBONES
 from lisbet.models.multitask import ModelConfig
-from lisbet.options import LAUNCH_OPTIONS, TrainOptions
+from lisbet.options import LAUNCH_OPTIONS, TrainingOptions, TrainOptions
 from lisbet.processes import environment
 from lisbet.processes.start import mixed_precision_of
 from lisbet.tasks import TASKS, Task
@@ -81,9 +81,7 @@ class Setup:
         # The processes of a run start within a second or two of each other: one names it for all.
         (run_id,) = broadcast_object_list([options.run_id or time.strftime("%Y%m%d%H%M%S")])
         folder, goes_on = resume.run_folder(options, run_id)
-        settings = options.set.by_owner()
-        tasks = {name: _configured_task(name, settings.get(name, {})) for name in options.task_ids}
-        backbone_config(options, feature_dim=1)  # the sizes, before reading takes its time
+        tasks = check_without_recordings(options)
         backbone = None
         if options.load_backbone_weights is not None:
             backbone = model_dir.read_weights(options.load_backbone_weights)
@@ -182,7 +180,21 @@ class Setup:
         return "\n".join(lines)
 
 
-def backbone_config(options: TrainOptions, feature_dim: int) -> dict[str, Any]:
+def check_without_recordings(options: TrainingOptions) -> dict[str, Task]:
+    """Configure the tasks and check the sizes of the network, before reading takes its time.
+
+    Raises
+    ------
+    ConfigError
+        If a setting cannot be.
+    """
+    settings = options.set.by_owner()
+    tasks = {name: _configured_task(name, settings.get(name, {})) for name in options.task_ids}
+    backbone_config(options, feature_dim=1)
+    return tasks
+
+
+def backbone_config(options: TrainingOptions, feature_dim: int) -> dict[str, Any]:
     """Return the backbone part of model_config.yml.
 
     Raises

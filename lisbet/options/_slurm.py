@@ -1,0 +1,100 @@
+"""The options of a batch script for SLURM."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BeforeValidator, model_validator
+
+from lisbet.config import WORDS_AS_TEXT, split_words
+from lisbet.errors import ConfigError
+from lisbet.options._base import option
+from lisbet.options._train import TrainingOptions
+
+
+def _written(pattern: str, how: str) -> AfterValidator:
+    """Refuse text that is not written so, and say how it is."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"expected {how}")
+        return text
+
+    return AfterValidator(check)
+
+
+Time = Annotated[
+    str,
+    _written(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}", "MINUTES, HH:MM:SS or DAYS-HH:MM:SS"),
+]
+Word = Annotated[str, _written(r"[^\s#'\"]+", "one word, without spaces and quotes")]
+"""What can stand in a line of #SBATCH."""
+Seeds = Annotated[tuple[int, ...], BeforeValidator(split_words), WORDS_AS_TEXT]
+
+
+class SlurmScriptOptions(TrainingOptions):
+    """Print a batch script for SLURM that trains a model.
+
+    All options of train_model are checked as train_model would, also on the recordings where they
+    are here. The script saves before its time is up, goes back to the queue and goes on.
+
+    Examples
+    --------
+    betman slurm_script --nodes=2 --gpus_per_node=4 --time=12:00:00 --container=lisbet.sif \
+--run_id=mice --epochs=50 --batch_size=1024 datasets/mice > mice.sbatch && sbatch mice.sbatch
+
+    betman slurm_script --seeds=1,2,3 --venv=.venv --run_id=mice datasets/mice > mice.sbatch
+    """
+
+    nodes: int = option(1, "number of nodes", group="job", ge=1)
+    gpus_per_node: int = option(1, "GPUs of each node; 0 trains on processors", group="job", ge=0)
+    processes_per_node: int | None = option(
+        None, "processes on each node; default: one for each GPU, or one", group="job", ge=1
+    )
+    cpus_per_task: int = option(8, "processor cores of each node", group="job", ge=1)
+    mem: Word | None = option(None, "memory of each node, such as 32G", group="job")
+    time: Time = option("04:00:00", "time limit, as sbatch reads it", group="job")
+    partition: Word | None = option(None, "partition to run in", group="job")
+    account: Word | None = option(None, "account to charge", group="job")
+    qos: Word | None = option(None, "quality of service", group="job")
+    job_name: Word = option("lisbet", "name of the job and of its log", group="job")
+    seeds: Seeds = option(
+        (), "a job array: one run for each of these seeds, named RUN_ID-seedN", group="job"
+    )
+    container: Path | None = option(
+        None, "Apptainer image that betman is in; default: betman is on PATH", group="job"
+    )
+    bind: str | None = option(
+        None, "folders that the container sees beside the one it is started in", group="job"
+    )
+    venv: Path | None = option(None, "virtual environment that betman is in", group="job")
+    launch: str = option(
+        "ddp",
+        "launch configuration of several processes: a name, see betman launch_configs, or a path",
+        group="job",
+    )
+
+    @model_validator(mode="after")
+    def _is_a_job(self) -> Self:
+        if self.run_id is None:
+            raise ConfigError(
+                "--run_id is missing: the job goes on after an interruption, and must know with "
+                "which run"
+            )
+        if self.container and self.venv:
+            raise ConfigError("betman is in the --container or in the --venv; pass one of them")
+        if self.bind and not self.container:
+            raise ConfigError("--bind needs --container")
+        if self.seeds and "seed" in self.model_fields_set:
+            raise ConfigError("--seeds and --seed both say the seed; pass one of them")
+        if not all(0 <= seed < 2**31 for seed in self.seeds):
+            raise ConfigError(f"--seeds={','.join(map(str, self.seeds))}: SLURM counts from 0")
+        for name in ("overwrite", "dry_run", "debug_step"):
+            if getattr(self, name) not in (False, None):
+                raise ConfigError(f"--{name} is nothing for a job that goes on; use train_model")
+        return self
+
+    @property
+    def processes(self) -> int:
+        """Processes over all nodes."""
+        return self.nodes * (self.processes_per_node or self.gpus_per_node or 1)
