@@ -18,7 +18,7 @@ ROOMS = [  # from top to bottom; rooms on one line do not know each other
     ["options"],
     ["augment"],
     ["config"],
-    ["drawing"],
+    ["drawing", "history_page"],
     ["registry", "publish", "allocator", "yaml_files", "processes"],
     ["errors"],
     ["__init__"],

@@ -14,11 +14,11 @@ from lisbet.options._apply import (
     InfoOptions,
     LaunchConfigsOptions,
     PlotEmbeddingsOptions,
-    PlotHistoryOptions,
     VerifyOptions,
 )
 from lisbet.options._base import LAUNCH_OPTIONS, DataOptions, LaunchOptions, Options
 from lisbet.options._fetch import DATASETS, PUBLISHED_MODELS, FetchModelOptions, FetchOptions
+from lisbet.options._look import DoctorOptions, PlotHistoryOptions, RunsOptions
 from lisbet.options._train import TrainOptions
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "AnnotateOptions",
     "ConsolidateOptions",
     "DataOptions",
+    "DoctorOptions",
     "EmbeddingOptions",
     "EvaluateOptions",
     "ExportOptions",
@@ -40,6 +41,7 @@ __all__ = [
     "Options",
     "PlotEmbeddingsOptions",
     "PlotHistoryOptions",
+    "RunsOptions",
     "TrainOptions",
     "VerifyOptions",
 ]

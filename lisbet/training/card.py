@@ -106,7 +106,9 @@ def _usage(run: "Run") -> str:
     folder, data = run.folder, run.options.data_path[0]
     weights = model_dir.WEIGHTS_LAST
     embedder = folder.with_name(f"{folder.name}-embedder")
-    where = f" --output_path={run.options.output_path}" if str(run.options.output_path) != "." else ""
+    where = (
+        f" --output_path={run.options.output_path}" if str(run.options.output_path) != "." else ""
+    )
     lines = [
         f"betman export_embedder{where} {folder}/{model_dir.MODEL_CONFIG} {folder}/{weights}",
         f"betman compute_embeddings {data} {embedder}/{model_dir.MODEL_CONFIG} {embedder}/{weights}",

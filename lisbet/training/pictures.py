@@ -79,7 +79,12 @@ def _embeddings(setup: Setup, sampler: Sampler, model: MultiTaskModel, part: str
 
 
 def _confusion(
-    setup: Setup, sampler: Sampler, model: MultiTaskModel, name: str, task: SupervisedTask, part: str
+    setup: Setup,
+    sampler: Sampler,
+    model: MultiTaskModel,
+    name: str,
+    task: SupervisedTask,
+    part: str,
 ) -> Path:
     from lisbet import drawing
 
