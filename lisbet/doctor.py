@@ -191,19 +191,21 @@ def speed(place: Path) -> Finding:
 
 def locks(place: Path) -> Finding:
     """See whether a lock on a file keeps another one out."""
-    with tempfile.NamedTemporaryFile(dir=_there(place), prefix=".doctor-") as one:
-        with open(one.name, "rb") as other:
-            try:
-                fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                return Finding(
-                    NOTE, "file locks", f"not here ({error.strerror})",
-                    "training does not need them; HDF5 does: set HDF5_USE_FILE_LOCKING=FALSE",
-                )  # fmt: skip
-            try:
-                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return Finding(OK, "file locks", "work")
+    with (
+        tempfile.NamedTemporaryFile(dir=_there(place), prefix=".doctor-") as one,
+        open(one.name, "rb") as other,
+    ):
+        try:
+            fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return Finding(
+                NOTE, "file locks", f"not here ({error.strerror})",
+                "training does not need them; HDF5 does: set HDF5_USE_FILE_LOCKING=FALSE",
+            )  # fmt: skip
+        try:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return Finding(OK, "file locks", "work")
     return Finding(NOTE, "file locks", "are granted twice: this file system ignores them")
 
 

@@ -59,7 +59,7 @@ def describe(folder: Path) -> dict[str, Any]:
     status = read_status(folder)
     state = state_of(status)
     seconds = status.get("seconds")
-    if state == RUNNING:
+    if state == RUNNING and seconds is not None:
         seconds += max(0.0, time.time() - _seconds(status["updated"]))
     has_checkpoint = any(folder.glob("checkpoints/step_*/manifest.json"))
     return {
@@ -114,7 +114,7 @@ def table(found: list[dict[str, Any]]) -> Table:
         ("started", {"no_wrap": True}), ("duration", {"justify": "right", "no_wrap": True}),
         ("resume", {"no_wrap": True}),
     ):  # fmt: skip
-        shown.add_column(name, **settings)  # type: ignore[arg-type]
+        shown.add_column(name, **settings)
     for run in found:
         epoch = "" if run["epoch"] is None else f"{run['epoch']}/{run['epochs']}"
         started = (run["started"] or "")[:16].replace("T", " ")

@@ -109,14 +109,13 @@ def _usage(run: "Run") -> str:
     where = (
         f" --output_path={run.options.output_path}" if str(run.options.output_path) != "." else ""
     )
+    model, exported = (f"{p}/{model_dir.MODEL_CONFIG} {p}/{weights}" for p in (folder, embedder))
     lines = [
-        f"betman export_embedder{where} {folder}/{model_dir.MODEL_CONFIG} {folder}/{weights}",
-        f"betman compute_embeddings {data} {embedder}/{model_dir.MODEL_CONFIG} {embedder}/{weights}",
+        f"betman export_embedder{where} {model}",
+        f"betman compute_embeddings {data} {exported}",
     ]
     if run.setup.config.behaviors:
-        lines.append(
-            f"betman annotate_behavior {data} {folder}/{model_dir.MODEL_CONFIG} {folder}/{weights}"
-        )
+        lines.append(f"betman annotate_behavior {data} {model}")
     return "```console\n" + "\n".join(f"$ {line}" for line in lines) + "\n```"
 
 

@@ -17,26 +17,24 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 def records(path: Path) -> Iterator[Any]:
     """Read the records of a .wandb file up to where a kill cut it off."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto import wandb_internal_pb2
 
     for content in _contents(path.read_bytes()):
-        record = Record()
+        record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]
         record.ParseFromString(content)
         yield record
 
 
 def history(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a .wandb file, with their ``_step``."""
-    rows = []
-    for record in records(path):
-        if record.WhichOneof("record_type") == "history":
-            rows.append(
-                {
-                    "/".join(item.nested_key) or item.key: json.loads(item.value_json)
-                    for item in record.history.item
-                }
-            )
-    return rows
+    return [
+        {
+            "/".join(item.nested_key) or item.key: json.loads(item.value_json)
+            for item in record.history.item
+        }
+        for record in records(path)
+        if record.WhichOneof("record_type") == "history"
+    ]
 
 
 def files_of(folder: Path, run: str, *, offline: bool | None = None) -> list[Path]:
