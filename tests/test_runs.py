@@ -14,6 +14,7 @@ from conftest import TINY, write_dataset
 
 from lisbet.cli import main
 from lisbet.runs import state_of
+from lisbet.training.run import Run
 
 HERE = {"state": "running", "host": socket.gethostname(), "beat_s": 1.0}
 
@@ -50,9 +51,9 @@ def test_states_of_runs(tmp_path, monkeypatch, capsys):
     write_dataset(tmp_path / "data", [90, 90])
     monkeypatch.chdir(tmp_path)
     main(["train_model", *TINY, "--epochs=2", "--run_id=done", "data"])
+    monkeypatch.setattr(Run, "_stop_is_due", lambda run, stops: run.step == 2)
     with pytest.raises(SystemExit):
-        main(["train_model", *TINY, "--epochs=2", "--run_id=stopped", "--max_time=0.0000001",
-              "data"])  # fmt: skip
+        main(["train_model", *TINY, "--epochs=2", "--run_id=stopped", "data"])
     (tmp_path / "models" / "older").mkdir()
     (tmp_path / "models" / "older" / "run_config.yml").write_text("options: {}\n")
     runs = listed("models", capsys)
@@ -61,7 +62,7 @@ def test_states_of_runs(tmp_path, monkeypatch, capsys):
     }  # fmt: skip
     assert (runs["done"]["epoch"], runs["done"]["resumable"]) == (2, False)
     assert runs["stopped"]["resumable"]
-    assert "max_time" in runs["stopped"]["detail"]
+    assert "stopped by" in runs["stopped"]["detail"]
     assert runs["done"]["scores"]["cons_train_accuracy"] > 0
     main(["runs"])
     table = capsys.readouterr().out

@@ -25,7 +25,7 @@ KEY = "0" * 40
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def place(tmp_path, monkeypatch):
     """A folder with recordings, and no login."""
     write_dataset(tmp_path / "data", [90, 90, 90, 90])
     monkeypatch.chdir(tmp_path)
@@ -33,7 +33,9 @@ def place(tmp_path, monkeypatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB__DISABLE_STATS", "true")
-    return tmp_path
+    yield tmp_path
+    if wandb := sys.modules.get("wandb"):
+        wandb.teardown()  # it keeps the server's address for the whole process
 
 
 def train(*words: str, code: int = 0) -> None:
@@ -139,7 +141,7 @@ def test_wandb_offline_is_one_run_over_three_pieces(place, monkeypatch, capsys):
     events = read_events(run / "events.jsonl")
     assert [row["_step"] for row in rows] == steps_of(events)
     assert [row["train_loss"] for row in rows] == [row["train_loss"] for row in events]
-    assert rows[-1]["embeddings"]["_type"] == "image-file"
+    assert rows[-1]["embeddings/_type"] == "image-file"
     told = capsys.readouterr().err
     assert "offline" in told
     assert "wandb sync" in told
@@ -206,7 +208,7 @@ def test_without_the_switch_nothing_is_imported(place):
     code = (
         "import sys; from lisbet.cli import main\n"
         f"main({[*LINE, '--epochs=1', 'data']!r})\n"
-        "assert not {'wandb', 'tensorboard', 'matplotlib'} & sys.modules.keys()"
+        "assert not {'wandb', 'tensorboard'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=place, timeout=120)
 

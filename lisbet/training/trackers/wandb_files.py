@@ -40,7 +40,9 @@ def history(path: Path) -> list[dict[str, Any]]:
 def files_of(folder: Path, run: str, *, offline: bool | None = None) -> list[Path]:
     """Return the .wandb files of a W&B run in a folder, oldest first."""
     heads = {None: ("offline-run-", "run-"), True: ("offline-run-",), False: ("run-",)}[offline]
-    found = [path for head in heads for path in folder.glob(f"wandb/{head}*-{run}/run-{run}.wandb")]
+    found = [
+        path for head in heads for path in folder.glob(f"wandb/{head}*-{run}*/run-{run}.wandb")
+    ]
     return sorted(found, key=lambda path: path.parent.name.removeprefix("offline-"))
 
 

@@ -42,7 +42,8 @@ class WandbTracker:
     def __init__(self, options: TrainOptions, start: Start) -> None:
         self.options, self.begin = options, start
         self.id = str(start.config["tracking"]["wandb_id"])
-        self.place = Path(os.environ.get("WANDB_DIR") or start.folder)
+        # W&B's own program resolves what is relative against another folder.
+        self.place = Path(os.environ.get("WANDB_DIR") or start.folder).absolute()
         self.run: Any = None
         self._known = -1
         self._tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -69,7 +70,7 @@ class WandbTracker:
             log.warning("W&B has not got everything; where there is a network: %s", self._advice())
 
     def _advice(self) -> str:
-        return f"wandb sync --include-online {self.place}/wandb/*run-*-{self.id}"
+        return f"wandb sync --include-online {self.place}/wandb/*run-*-{self.id}*"
 
     # In the thread --------------------------------------------------------------------------------
 
