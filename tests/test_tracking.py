@@ -1,5 +1,6 @@
 """Tracking: one row for each step wherever it goes, however often a run is stopped or killed."""
 
+import contextlib
 import errno
 import json
 import os
@@ -35,7 +36,8 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB__DISABLE_STATS", "true")
     yield tmp_path
     if wandb := sys.modules.get("wandb"):
-        wandb.teardown()  # it keeps the server's address for the whole process
+        with contextlib.suppress(Exception):  # its program may have been ended
+            wandb.teardown()  # it keeps the server's address for the whole process
 
 
 def train(*words: str, code: int = 0) -> None:
@@ -174,12 +176,15 @@ def test_wandb_online_goes_on_where_the_server_is(place, monkeypatch):
     assert [row["train_loss"] for row in server.rows] == [row["train_loss"] for row in events]
 
 
+# W&B's program is ended where it would hold this process up, and W&B does not wait for it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("mode", ["refuses", "delays", "dies"])
 def test_a_bad_server_does_not_end_training(mode, place, monkeypatch, capsys):
     from lisbet.training.trackers import wandb_tracker
 
     monkeypatch.setattr(wandb_tracker, "INIT_S", 2.0)
-    monkeypatch.setattr(wandb_tracker, "FINISH_S", 4.0)
+    monkeypatch.setattr(wandb_tracker, "FINISH_S", 15.0)
     server = WandbServer("works" if mode == "dies" else mode)
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", KEY)

@@ -99,6 +99,7 @@ class WandbTracker:
             if mode != "online":
                 raise
             log.warning("W&B: %s; going on offline", " ".join(str(error).split())[:200])
+            _end_service()  # it holds the id
             mode, self.run = "offline", self._init("offline")
         if mode == "online":
             self._known = self.run.step - 1 if self.run.resumed else -1
@@ -196,3 +197,5 @@ def _end_service() -> None:
                 child.terminate()
                 time.sleep(0.2)
                 child.kill()
+    with contextlib.suppress(Exception):
+        wandb.teardown()  # it finds the program gone; at the end of this process it would say so
