@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -192,11 +193,17 @@ def test_a_bad_server_does_not_end_training(mode, place, monkeypatch, capsys):
         from lisbet.training.run import Run
 
         made = Run.make_step
-        monkeypatch.setattr(
-            Run,
-            "make_step",
-            lambda run, a: (server.die() if run.step == 5 else None, made(run, a)),
-        )
+
+        def make_step(run, agreement):
+            if run.step == 5:
+                for _ in range(200):  # until the run is known there
+                    if server.upserts:
+                        break
+                    time.sleep(0.1)
+                server.die()
+            made(run, agreement)
+
+        monkeypatch.setattr(Run, "make_step", make_step)
     train("--epochs=1", "--wandb")
     if mode != "dies":
         server.die()
