@@ -1,11 +1,9 @@
 """Compare a model with annotations."""
 
-import io
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -13,7 +11,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from lisbet import model_dir
+from lisbet import drawing, model_dir
 from lisbet.data.bank import Bank
 from lisbet.errors import ConfigError, DataError
 from lisbet.options import EvaluateOptions
@@ -52,8 +50,9 @@ def evaluate_model(options: EvaluateOptions) -> None:
     }
     with published(folder / "confusion_matrix.csv") as beside:
         confusion.to_csv(beside)
-    with published(folder / "confusion_matrix.png") as beside:
-        beside.write_bytes(_picture(confusion, config.model_id))
+    rows, columns = list(map(str, confusion.index)), list(map(str, confusion.columns))
+    picture = drawing.confusion_figure(confusion.to_numpy(), rows, columns, config.model_id)
+    drawing.save(picture, folder / "confusion_matrix.png")
     with published(folder / "evaluation_report.yml") as beside:
         write_yaml(beside, head | report)
     print(_table(report))
@@ -197,27 +196,6 @@ def _class_scores(
         for name in names
     }
     return {**macro, "classes": each}
-
-
-def _picture(confusion: pd.DataFrame, title: str) -> bytes:
-    """Draw a confusion matrix: shares of each row in colour, frames as numbers."""
-    counts = confusion.to_numpy()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = Figure(
-        figsize=(3 + 0.9 * counts.shape[1], 2.2 + 0.6 * counts.shape[0]), layout="constrained"
-    )
-    axes = figure.subplots()
-    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", aspect="auto")
-    for row, column in np.ndindex(counts.shape):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        text = f"{shares[row, column]:.0%}\n{counts[row, column]}"
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xticks(range(counts.shape[1]), confusion.columns, rotation=30, ha="right")
-    axes.set_yticks(range(counts.shape[0]), confusion.index)
-    axes.set(xlabel="predicted", ylabel="annotated", title=title)
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=110, format="png")
-    return stream.getvalue()
 
 
 def _table(report: dict[str, Any]) -> str:

@@ -1,29 +1,78 @@
 """Pictures of runs and of embeddings."""
 
+import math
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lisbet import drawing
 from lisbet.config import Dataset
 from lisbet.data.load import load_records
-from lisbet.errors import ConfigError, DataError
+from lisbet.errors import DataError, ModelError
+from lisbet.history_page import RunHistory, charts, page
 from lisbet.options import DataOptions, PlotEmbeddingsOptions, PlotHistoryOptions
 from lisbet.predict import read_embeddings
 from lisbet.publish import published
 from lisbet.training.history import HISTORY, read_history
+from lisbet.training.trackers.events import EVENTS, read_events
 
-DPI = 110
+PAGE, SEVERAL = ".html", "training_histories"
 SHOWN_FRAMES = 3000
 """Frames in a picture of embeddings; more take minutes to lay out and hide each other."""
 
 
 def plot_history(options: PlotHistoryOptions) -> None:
-    """Draw losses and scores per epoch."""
-    source = options.run_path / HISTORY
-    rows = read_history(source)
-    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    """Draw losses and scores per epoch: a picture, and a page."""
+    if options.output_path is not None:
+        drawing.require_picture(options.output_path, (*drawing.PICTURES, PAGE))
+    folders = options.run_path
+    names = [folder.name for folder in folders]
+    if len(set(names)) < len(names):  # of several places
+        names = [str(folder) for folder in folders]
+    runs = [RunHistory(name, rows_of(folder)) for name, folder in zip(names, folders, strict=True)]
+    if options.output_path is not None:
+        paths = [options.output_path]
+    else:
+        one = len(folders) == 1
+        place = folders[0] / "training_history" if one else folders[0].parent / SEVERAL
+        paths = [place.with_name(place.name + end) for end in (".png", PAGE)]
+    for path in paths:
+        if path.suffix.lower() == PAGE:
+            with published(path) as beside:
+                beside.write_text(page(runs), "utf-8")
+            print(f"page written to {path}")
+        else:
+            _save(_history_of(runs[0]) if len(runs) == 1 else _histories(runs), path)
+
+
+def rows_of(folder: Path) -> list[dict[str, float]]:
+    """Return the rows of a run's epochs: of its history, or else of its events.
+
+    Raises
+    ------
+    ModelError
+        If there are neither.
+    """
+    if not (folder / HISTORY).is_file() and (folder / EVENTS).is_file():
+        ends = [row for row in read_events(folder / EVENTS) if "epoch/epoch" in row]
+        rows = [
+            {
+                name.removeprefix("epoch/"): math.nan if value is None else float(value)
+                for name, value in row.items()
+                if name.startswith("epoch/")
+            }
+            for row in ends
+        ]
+        if rows:
+            return rows
+        raise ModelError(f"{folder / EVENTS} holds no finished epoch yet")
+    return read_history(folder / HISTORY)
+
+
+def _history_of(run: RunHistory) -> Figure:
+    """Draw one run: all losses, and all scores."""
+    columns = {name: np.array([row[name] for row in run.rows]) for name in run.rows[0]}
     epochs = columns["epoch"] + 1
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     losses, scores = figure.subplots(1, 2)
@@ -36,13 +85,40 @@ def plot_history(options: PlotHistoryOptions) -> None:
                 score = name.removeprefix(f"{task}_{part}_")
                 axes, label = (losses, f"{task}, {part}") if score == "loss" else (scores, None)
                 axes.plot(epochs, values, style, color=f"C{number}", label=label, marker=".", ms=4)
-    losses.set(title=f"{options.run_path.name}: losses", xlabel="epoch", ylabel="loss")
+    losses.set(title=f"{run.name}: losses", xlabel="epoch", ylabel="loss")
     scores.set(title="scores", xlabel="epoch", ylabel="accuracy or F1", ylim=(0, 1))
     for axes in (losses, scores):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=max(len(tasks), 2), fontsize=8)
-    _save(figure, options.output_path or options.run_path / "training_history.png")
+    return figure
+
+
+def _histories(runs: list[RunHistory]) -> Figure:
+    """Lay several runs over each other: a colour for each run, a chart for each number."""
+    drawn = {title: parts for title, parts in charts(runs).items() if len(parts) == 2}
+    columns = min(3, len(drawn))
+    lines = -(-len(drawn) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * lines + 0.5), layout="constrained")
+    places = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, (title, parts) in zip(places, drawn.items(), strict=False):
+        for number, run in enumerate(runs):
+            for part, column in parts.items():
+                if curve := run.curve(column):
+                    style = ":" if part == "train" else "-"
+                    label = f"{run.name}, {part}"
+                    axes.plot(*zip(*curve, strict=True), style, color=f"C{number % 10}",
+                              label=label, marker=".", ms=4)  # fmt: skip
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    for axes in places[len(drawn) :]:
+        axes.set_axis_off()
+    handles, labels = places[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8
+    )
+    return figure
 
 
 def plot_embeddings(options: PlotEmbeddingsOptions) -> None:
@@ -57,7 +133,7 @@ def plot_embeddings(options: PlotEmbeddingsOptions) -> None:
     chosen = np.linspace(0, len(everything) - 1, min(SHOWN_FRAMES, len(everything))).astype(int)
     names = np.concatenate(list(groups.values()))[chosen]
     figure = Figure(figsize=(7, 6), layout="constrained")
-    _scatter(figure.subplots(), _layout(everything[chosen], options.seed), names)
+    drawing.scatter(figure.subplots(), _layout(everything[chosen], options.seed), names)
     what = "behaviour" if options.labels is not None else "recording"
     figure.suptitle(
         f"{len(chosen)} of {len(everything)} frames, t-SNE of the embeddings, by {what}", size=10
@@ -105,20 +181,6 @@ def _behaviors(
     return groups
 
 
-def _scatter(axes: Axes, plane: np.ndarray, names: np.ndarray) -> None:
-    for number, name in enumerate(np.unique(names)):
-        own = plane[names == name]
-        axes.scatter(
-            own[:, 0], own[:, 1], s=5, alpha=0.6, linewidths=0, label=name, color=f"C{number % 10}"
-        )
-    if len(np.unique(names)) <= 20:
-        axes.legend(markerscale=3, fontsize=8)
-    axes.set(xticks=[], yticks=[])
-
-
 def _save(figure: Figure, path: Path) -> None:
-    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise ConfigError(f"--output_path={path}: expected a name ending in .png, .pdf or .svg")
-    with published(path) as beside:
-        figure.savefig(beside, dpi=DPI, format=path.suffix[1:].lower())
+    drawing.save(figure, path)
     print(f"picture written to {path}")

@@ -139,7 +139,11 @@ def _component(command: Command, words: list[str]) -> Any:
 
 def _set_up_logging(verbose: int) -> None:
     logger = logging.getLogger("lisbet")
-    logger.handlers = [logging.StreamHandler(sys.stderr)]
+    handler = logging.StreamHandler(sys.stderr)
+    if not sys.stderr.isatty():  # a log that is read later, or next to those of other processes
+        line = f"%(asctime)s [rank {environment.rank()}] %(message)s"
+        handler.setFormatter(logging.Formatter(line, "%Y-%m-%d %H:%M:%S"))
+    logger.handlers = [handler]
     logger.propagate = False
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
     logger.setLevel(level if environment.rank() == 0 else logging.ERROR)

@@ -52,6 +52,9 @@ def normalise(words: list[str], command: Command) -> list[str]:
         else:
             loose.append(word)
     open_places = [name for name in command.positionals if name not in given]
+    if command.takes_many and len(loose) > len(open_places) > 0:
+        last = len(open_places) - 1
+        loose[last:] = [",".join(loose[last:])]
     if len(loose) > len(open_places):
         stray = loose[len(open_places)]
         takes = " ".join(name.upper() for name in command.positionals)

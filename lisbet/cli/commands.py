@@ -47,6 +47,11 @@ class Command:
         return [name for name, field in self.fields.items() if "positional" in extra(field)]
 
     @property
+    def takes_many(self) -> bool:
+        """Whether the last of these takes all words that are left."""
+        return any(extra(field).get("many") for field in self.fields.values())
+
+    @property
     def summary(self) -> str:
         """First line of the help."""
         return inspect.getdoc(self.options).splitlines()[0]  # type: ignore[union-attr]
@@ -176,6 +181,8 @@ COMMANDS = {
         Command("launch_configs", options.LaunchConfigsOptions, "lisbet.launch:launch_configs"),
         Command("slurm_script", options.SlurmScriptOptions, "lisbet.slurm:slurm_script"),
         Command("model_info", options.InfoOptions, "lisbet.model_dir:model_info"),
+        Command("runs", options.RunsOptions, "lisbet.runs:runs"),
+        Command("doctor", options.DoctorOptions, "lisbet.doctor:doctor"),
         Command("plot_history", options.PlotHistoryOptions, "lisbet.plots:plot_history"),
         Command("plot_embeddings", options.PlotEmbeddingsOptions, "lisbet.plots:plot_embeddings"),
     )

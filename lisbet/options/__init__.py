@@ -14,12 +14,12 @@ from lisbet.options._apply import (
     InfoOptions,
     LaunchConfigsOptions,
     PlotEmbeddingsOptions,
-    PlotHistoryOptions,
     VerifyOptions,
 )
 from lisbet.options._base import LAUNCH_OPTIONS, DataOptions, LaunchOptions, Options
 from lisbet.options._data import ConvertOptions, DatasetInfoOptions
 from lisbet.options._fetch import DATASETS, PUBLISHED_MODELS, FetchModelOptions, FetchOptions
+from lisbet.options._look import DoctorOptions, PlotHistoryOptions, RunsOptions
 from lisbet.options._slurm import SlurmScriptOptions
 from lisbet.options._train import TrainingOptions, TrainOptions
 
@@ -32,6 +32,7 @@ __all__ = [
     "ConvertOptions",
     "DataOptions",
     "DatasetInfoOptions",
+    "DoctorOptions",
     "EmbeddingOptions",
     "EvaluateOptions",
     "ExportOptions",
@@ -44,6 +45,7 @@ __all__ = [
     "Options",
     "PlotEmbeddingsOptions",
     "PlotHistoryOptions",
+    "RunsOptions",
     "SlurmScriptOptions",
     "TrainOptions",
     "TrainingOptions",

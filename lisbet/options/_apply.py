@@ -160,20 +160,6 @@ class InfoOptions(Options):
     model_path: Path = positional("the model's model_config.yml")
 
 
-class PlotHistoryOptions(Options):
-    """Draw the losses and scores of a run over its epochs.
-
-    Examples
-    --------
-    betman plot_history models/mice
-    """
-
-    run_path: Path = positional("folder of the run, with its training_history.csv")
-    output_path: Path | None = option(
-        None, "picture to write; default: training_history.png in the run's folder", group="output"
-    )
-
-
 class PlotEmbeddingsOptions(Options):
     """Draw embeddings in two dimensions, coloured by behaviour or by recording.
 

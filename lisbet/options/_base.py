@@ -60,10 +60,15 @@ def option(
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
-def positional(description: str, *, known: Iterable[str] = ()) -> Any:
-    """Declare a word that a command cannot do without, given by its place."""
-    extra: dict[str, Any] = {"positional": True, "known": known}
-    return Field(description=description, json_schema_extra=extra)
+def positional(
+    description: str, *, known: Iterable[str] = (), default: Any = ..., many: bool = False
+) -> Any:
+    """Declare a word that is given by its place; one cannot do without it if it has no default.
+
+    `many` lets the last one take all words that are left.
+    """
+    extra: dict[str, Any] = {"positional": True, "known": known, "many": many}
+    return Field(default, description=description, json_schema_extra=extra)
 
 
 def _known_format(raw: Any) -> Any:

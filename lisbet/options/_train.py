@@ -218,6 +218,41 @@ class TrainingOptions(DataOptions):
         "write sample_hashes.csv: what was drawn in each step, to compare runs",
         group="output",
     )
+    log_every: int = option(
+        50,
+        "steps between two lines of events.jsonl, and of W&B and TensorBoard",
+        group="tracking",
+        ge=1,
+    )
+    embedding_every: int | None = option(
+        None,
+        "epochs between two pictures of the embeddings, and of the confusion of supervised tasks; "
+        "0 for none; default: 10 with --wandb or --tensorboard, else none",
+        group="tracking",
+        ge=0,
+    )
+    tensorboard: bool = option(False, "write what TensorBoard shows", group="tracking")
+    wandb: bool = option(False, "track the run with Weights & Biases", group="tracking")
+    wandb_project: str | None = option(
+        None, "its project (default: WANDB_PROJECT, or lisbet)", group="tracking"
+    )
+    wandb_entity: str | None = option(
+        None, "its team or user (default: WANDB_ENTITY)", group="tracking"
+    )
+    wandb_group: str | None = option(
+        None, "group of runs (default: WANDB_RUN_GROUP)", group="tracking"
+    )
+    wandb_tags: Words = option((), "tags, comma separated", group="tracking")
+    wandb_notes: str | None = option(None, "notes on the run", group="tracking")
+    wandb_mode: Literal["online", "offline"] | None = option(
+        None,
+        "whether to send at once, or to write files for wandb sync; default: WANDB_MODE, or online "
+        "where there are a login and a network",
+        group="tracking",
+    )
+    wandb_artifact: bool = option(
+        False, "upload the model directory at the end, as an artifact", group="tracking"
+    )
     dry_run: bool = option(
         False, "read and check everything, say what would be done, write nothing", group="output"
     )
@@ -271,6 +306,13 @@ class TrainingOptions(DataOptions):
             raise ConfigError("--resume keeps what --overwrite replaces; pass one of them")
         return self
 
+    @model_validator(mode="after")
+    def _wandb_is_meant(self) -> Self:
+        for name in type(self).model_fields:
+            if name.startswith("wandb_") and getattr(self, name) and not self.wandb:
+                raise ConfigError(f"--{name} needs --wandb")
+        return self
+
     @field_validator("run_id")
     @classmethod
     def _run_id_is_a_name(cls, run_id: str | None) -> str | None:
@@ -300,6 +342,12 @@ class TrainingOptions(DataOptions):
     def datasets_of(self, task: str) -> tuple[int, ...]:
         """Return the numbers of the datasets that a task is trained on."""
         return self.task_data.datasets.get(task, tuple(range(len(self.data_path))))
+
+    @property
+    def picture_every(self) -> int:
+        """Epochs between two pictures, 0 for none."""
+        default = 10 if self.wandb or self.tensorboard else 0
+        return default if self.embedding_every is None else self.embedding_every
 
     @property
     def window(self) -> Window:

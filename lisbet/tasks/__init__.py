@@ -1,8 +1,9 @@
 """Tasks: one file is one task. A module holds ``TASK``, a subclass of Task."""
 
 from lisbet.registry import Registry
+from lisbet.tasks._supervised import SupervisedTask
 from lisbet.tasks._task import Task
 
 TASKS: Registry[type[Task]] = Registry("task", __name__, "TASK")
 
-__all__ = ["TASKS", "Task"]
+__all__ = ["TASKS", "SupervisedTask", "Task"]

@@ -15,11 +15,13 @@ from lisbet.options import TrainOptions
 from lisbet.processes.together import together
 from lisbet.training import resume, strategy
 from lisbet.training.batching import Batching
+from lisbet.training.card import write_card
 from lisbet.training.debug import print_step
 from lisbet.training.optim import make_optimizer
 from lisbet.training.run import Run
 from lisbet.training.setup import Setup
 from lisbet.training.signals import Agreement, Stops
+from lisbet.training.trackers import identity, require_installed
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ def train_model(options: TrainOptions) -> None:
 def train_on(accelerator: Accelerator, options: TrainOptions, stops: Stops, started: float) -> None:
     """Train on the processes there are; nothing is written before everything was checked."""
     batching = Batching.of(options.batch_size, accelerator.num_processes, options.micro_batch_size)
+    require_installed(options)
     setup = Setup.from_options(options, accelerator.device)
     checkpoint = None
     if setup.goes_on:
@@ -49,7 +52,7 @@ def train_on(accelerator: Accelerator, options: TrainOptions, stops: Stops, star
         batching = batching.fitted(bare, row, accelerator.device)
         batching = resume.same_passes(batching, checkpoint)
     optimizer = make_optimizer(bare, options.learning_rate, options.weight_decay)
-    config = setup.run_config(options, accelerator, batching)
+    config = setup.run_config(options, accelerator, batching) | identity(options, setup.folder)
     description = setup.describe(bare, accelerator, batching)
     model, optimizer = strategy.prepare(
         accelerator, bare, optimizer, batching, options.clip_grad_norm
@@ -78,10 +81,18 @@ def train_on(accelerator: Accelerator, options: TrainOptions, stops: Stops, star
         elif run.epoch < options.epochs:
             model_dir.update_run_config(setup.folder, config)
 
-    while run.epoch < options.epochs:
-        run.train_epoch(agreement, stops)
-        run.finish_epoch(agreement, stops)
-    run.finish()
+    try:
+        run.tracking.start(run.step, run.epoch, again=checkpoint is not None)
+        while run.epoch < options.epochs:
+            run.train_epoch(agreement, stops)
+            run.finish_epoch(agreement, stops)
+        run.finish()
+        if speaks:
+            write_card(run)
+    except BaseException as error:
+        run.tracking.finish(error)
+        raise
+    run.tracking.finish()
     if speaks:
         print(f"model written to {setup.folder}")
 

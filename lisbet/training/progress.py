@@ -15,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lisbet.processes import environment
+
 LINE_EVERY_S = 30.0
 """Where there is no terminal, a long epoch says so often where it is."""
 
@@ -51,11 +53,16 @@ class Reporter:
         spent = time.monotonic() - self.started
         self.here += 1
         left = spent / self.here * (self.epochs - epoch - 1)
-        self.console.print(
+        self.say(
             f"epoch {epoch + 1}/{self.epochs}  {_scores(row)}  "
-            f"{self.speed:.0f} windows/s  {_clock(left)} left",
-            soft_wrap=True,
+            f"{self.speed:.0f} windows/s  {_clock(left)} left"
         )
+
+    def say(self, line: str) -> None:
+        """Print a line; where there is no terminal, with time and rank as a log has them."""
+        if not self.console.is_terminal:
+            line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} \\[rank {environment.rank()}] {line}"
+        self.console.print(line, soft_wrap=True)
 
 
 class Ticker:
@@ -90,9 +97,8 @@ class Ticker:
         console = self.reporter.console
         if not console.is_terminal and time.monotonic() - self.spoke > LINE_EVERY_S:
             self.spoke = time.monotonic()
-            console.print(
-                f"{self.name}  step {self.done}/{self.reporter.steps}  {self.rate():.0f} windows/s",
-                soft_wrap=True,
+            self.reporter.say(
+                f"{self.name}  step {self.done}/{self.reporter.steps}  {self.rate():.0f} windows/s"
             )
 
 

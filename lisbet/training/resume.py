@@ -20,9 +20,11 @@ from lisbet.yaml_files import read_yaml
 log = logging.getLogger(__name__)
 
 HARMLESS = {
-    "checkpoint_every", "epochs", "hash_samples", "keep_checkpoints", "max_time",
-    "micro_batch_size", "on_save_error", "output_path", "overwrite", "save_history",
-    "save_weights", "skip_nonfinite", "verbose",
+    "checkpoint_every", "embedding_every", "epochs", "hash_samples",
+    "keep_checkpoints", "log_every", "max_time", "micro_batch_size", "on_save_error",
+    "output_path", "overwrite", "save_history", "save_weights", "skip_nonfinite", "tensorboard",
+    "verbose", "wandb", "wandb_artifact", "wandb_entity", "wandb_group", "wandb_mode",
+    "wandb_notes", "wandb_project", "wandb_tags",
 }  # fmt: skip
 """Options that change neither model nor data."""
 PREPARING = {"data_format", "data_path", "data_scale", "fps", "outside", "rename_coords",

@@ -25,12 +25,14 @@ from lisbet.training.health import GRADIENT, Health
 from lisbet.training.history import HISTORY, write_history
 from lisbet.training.manifest import Manifest
 from lisbet.training.optim import rate_factor
+from lisbet.training.pictures import draw
 from lisbet.training.progress import Reporter
 from lisbet.training.resume import require_same_run, require_same_strategy, set_newer_aside
 from lisbet.training.sampler import Batch
 from lisbet.training.scores import Scores
 from lisbet.training.setup import Setup
 from lisbet.training.signals import Agreement, Stops
+from lisbet.training.tracking import Tracking
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +96,7 @@ class Run:
         self.health = Health(list(setup.tasks), accelerator.device)
         self.scaled = mixed_precision_of(accelerator) == "fp16"
         self.drops_bad_steps = strategy.drops_bad_steps(accelerator)
+        self.tracking = Tracking(options, setup, config, speaks=self.speaks)
         self.random = any(isinstance(m, nn.Dropout) and m.p > 0 for m in bare.modules())
 
     @property
@@ -112,6 +115,9 @@ class Run:
             while self.step < first + self.train.steps:
                 self.make_step(agreement)
                 tick()
+                if self.tracking.is_due(self.step):
+                    self.tracking.log(self.step, self.measure(agreement))
+                    self.scores.mark()
                 if self.step < first + self.train.steps:  # the last one is followed by scoring
                     self.between_steps(agreement, stops)
 
@@ -122,7 +128,9 @@ class Run:
         self.seed_dropout()
         bad = False
         for rows in self.passes:
+            asked = time.monotonic()
             batch = self.train.batch(epoch, step, rows)
+            self.tracking.waited_s += time.monotonic() - asked
             if self.hashes is not None:
                 self.hashes.add(epoch, step, rows, batch)
             with self.accelerator.accumulate(self.model):
@@ -138,6 +146,12 @@ class Run:
         if bad:
             self._skip()
         self.step += 1
+        self.tracking.count()
+
+    def measure(self, agreement: Agreement) -> dict[str, float]:
+        """Return the numbers since the last row of the events. All processes must call it."""
+        rate = strategy.learning_rate(self.optimizer)
+        return {"learning_rate": rate} | self.tracking.measure(self.scores, agreement)
 
     def _pass(self, batch: Batch, agreement: Agreement) -> bool:
         """Answer a part of the batch and go back; return whether it must be left out."""
@@ -215,6 +229,7 @@ class Run:
             scaler={} if scaler is None else scaler.state_dict(),
             run=self.config,
         )
+        self.tracking.sync()
         self.checkpoints.save(progress, self.scores.state())
 
     def take_up(self, folder: Path) -> None:
@@ -233,6 +248,8 @@ class Run:
         self.scores.load(counts, self.accelerator.process_index, self.accelerator.num_processes)
         self.step, self.skipped = progress.step, progress.skipped
         self.history = list(progress.history)
+        if "tracking" in self.config:  # one run of W&B, however often this one is interrupted
+            self.config["tracking"] |= progress.run.get("tracking", {})
         self.checkpoints.saved = self.step, self.epoch
         if self.hashes is not None:
             self.hashes.rows = list(progress.hashes)
@@ -279,6 +296,7 @@ class Run:
         self._require_finite()
         row = {"epoch": self.epoch, "learning_rate": self._rate_at_start()}
         row |= self.scores.compute("train")
+        measured = self.measure(agreement)
         if self.setup.dev is not None:
             dev = evaluate(
                 self.model,
@@ -295,6 +313,7 @@ class Run:
         self.history.append(row)
         weights = strategy.full_weights(self.accelerator, self.model)
         self._publish(weights)
+        self.tracking.log_epoch(self.step, measured, row, self._pictures(weights))
         stop, save = agreement.any(self._stop_is_due(stops), self._save_is_due())
         if save or stop:
             self.save()
@@ -306,6 +325,13 @@ class Run:
         """End a run: its last step is saved, too, so that it can be made longer."""
         self.save()
         self.checkpoints.wait()
+
+    def _pictures(self, weights: dict[str, Tensor]) -> dict[str, Path]:
+        """Draw the pictures of an epoch, if they are due."""
+        every, done = self.options.picture_every, self.epoch
+        if not self.speaks or not every or (done % every and done < self.options.epochs):
+            return {}
+        return draw(self.setup, weights, self.accelerator.device)
 
     def _rate_at_start(self) -> float:
         step = self.epoch * self.train.steps

@@ -9,6 +9,7 @@ from lisbet.training.sampler import Batch
 
 NORM = "gradient_norm"
 """Column of the history: the mean over the steps of the gradient's norm."""
+MARKED = "marked."
 
 
 class Scores:
@@ -25,6 +26,7 @@ class Scores:
         self.losses = {name: mean() for name in tasks}
         self.metrics = {name: task.metric().to(device) for name, task in tasks.items()}
         self.norm, self.norms = mean(), 0
+        self._marked: dict[str, Tensor] = {}
 
     def losses_of(self, logits: dict[str, Tensor], batch: Batch) -> Tensor:
         """Return the loss of each task: (tasks,), with its graph."""
@@ -55,20 +57,47 @@ class Scores:
             results[NORM] = self.norm.compute().item()
         return results
 
+    def mark(self) -> None:
+        """Let `since_mark` count from here."""
+        self._marked = self._counts()
+
+    def since_mark(self) -> Tensor:
+        """Return this process's counts since the mark: (n,), on the CPU. Waits for the device."""
+        return torch.cat(
+            [
+                (now.double() - self._marked[key].double() if key in self._marked else now.double())
+                .reshape(-1)
+                for key, now in self._counts().items()
+            ]
+        ).cpu()  # fmt: skip
+
+    def of_counts(self, counts: Tensor, part: str) -> dict[str, float]:
+        """Return the results of counts (n,) of `since_mark`, summed over processes."""
+        other = Scores(self.tasks, torch.device("cpu"))
+        parts, place = other._parts(), 0
+        for key, now in self._counts().items():
+            name, _, field = key.rpartition(".")
+            own = counts[place : place + now.numel()].reshape(now.shape).to(now.dtype)
+            setattr(parts[name], field, own)
+            place += now.numel()
+        for metric in parts.values():
+            metric._update_count = 1
+            metric._to_sync = False  # the counts are of all processes already
+        other.norms = int(other.norm.weight > 0)
+        return other.compute(part)
+
     def reset(self) -> None:
         """Start anew."""
+        self._marked = {}
         self.norms = 0
         for metric in self._parts().values():
             metric.reset()
 
     def state(self) -> dict[str, Tensor]:
         """Return the counts of this process, to go on from."""
-        counts = {
-            f"{name}.{key}": getattr(metric, key).detach().cpu().clone()
-            for name, metric in self._parts().items()
-            for key in metric._defaults
-        }
-        return counts | {"norms": torch.tensor(self.norms)}
+        counts = {key: value.cpu() for key, value in self._counts().items()}
+        marked = {f"{MARKED}{key}": value.cpu() for key, value in self._marked.items()}
+        return counts | marked | {"norms": torch.tensor(self.norms)}
 
     def load(self, states: list[dict[str, Tensor]], rank: int, processes: int) -> None:
         """Go on from the counts of all processes, of which there may have been another number."""
@@ -83,6 +112,19 @@ class Scores:
             for key in metric._defaults:
                 setattr(metric, key, own[f"{name}.{key}"].to(metric.device))
             metric._update_count = 1
+        device = self.norm.device
+        self._marked = {
+            key.removeprefix(MARKED): value.to(device)
+            for key, value in own.items()
+            if key.startswith(MARKED)
+        }
+
+    def _counts(self) -> dict[str, Tensor]:
+        return {
+            f"{name}.{key}": getattr(metric, key).detach().clone()
+            for name, metric in self._parts().items()
+            for key in metric._defaults
+        }
 
     def _parts(self) -> dict[str, Metric]:
         parts: dict[str, Metric] = {f"loss.{name}": m for name, m in self.losses.items()}

@@ -78,3 +78,11 @@ class Agreement:
         table = torch.tensor(flags, dtype=torch.int32)
         dist.all_reduce(table, dist.ReduceOp.MAX, group=self._group)
         return [bool(flag) for flag in table.tolist()]
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the values (n,) of all processes: (processes, n), on the CPU. All must call it."""
+        if self._group is None:
+            return values[None]
+        table = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+        dist.all_gather(table, values, group=self._group)
+        return torch.stack(table)

@@ -212,6 +212,11 @@ def set_learning_rate(optimizer: Any, rate: float) -> None:
         group["lr"] = rate
 
 
+def learning_rate(optimizer: Any) -> float:
+    """Return the learning rate that was set last."""
+    return float(optimizer.param_groups[0]["lr"])
+
+
 def gradient_norm(accelerator: Accelerator, model: Any, clip: float | None) -> Tensor:
     """Return the norm of the gradient of a step that is accumulated, and clip it.
 

@@ -1,0 +1,126 @@
+"""What tracking costs: time of a step without it, with W&B offline, and with a server that is dead.
+
+The three run in one process and take turns, round by round, so that whatever else the machine does
+meets all alike. A step is a real one, of the default network; a row is logged every `--log_every`
+steps, which is what an interval costs when it is short.
+
+    python benchmarks/logging.py [--rounds 15] [--steps 20] [--log_every 10]
+"""
+
+import argparse
+import os
+import socket
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from lisbet import model_dir
+from lisbet.data.hub.sample_data import write
+from lisbet.options import TrainOptions
+from lisbet.processes.together import together
+from lisbet.training import strategy
+from lisbet.training.batching import Batching
+from lisbet.training.loop import build
+from lisbet.training.optim import make_optimizer
+from lisbet.training.run import Run
+from lisbet.training.setup import Setup
+from lisbet.training.signals import Agreement
+from lisbet.training.trackers import identity, wandb_tracker
+
+OFF, OFFLINE, DEAD = "without", "W&B offline", "W&B, dead server"
+
+
+def make_run(
+    accelerator: Accelerator, folder: Path, kind: str, arguments: argparse.Namespace
+) -> Run:
+    """Make a run that is ready for its first step."""
+    tracked = kind != OFF
+    options = TrainOptions(
+        data_path=(folder / "data",), run_id=kind.split()[-1], output_path=folder, epochs=10**6,
+        batch_size=arguments.batch_size, window_size=arguments.window_size,
+        log_every=arguments.log_every if tracked else 10**9,
+        wandb=tracked, embedding_every=0,
+    )  # fmt: skip
+    setup = Setup.from_options(options, accelerator.device)
+    batching = Batching.of(options.batch_size, 1, options.batch_size)
+    torch.manual_seed(options.seed)
+    bare = build(setup, options)
+    optimizer = make_optimizer(bare, options.learning_rate, options.weight_decay)
+    config = setup.run_config(options, accelerator, batching) | identity(options, setup.folder)
+    model, optimizer = strategy.prepare(accelerator, bare, optimizer, batching, None)
+    run = Run(accelerator, options, setup, batching, bare, model, optimizer, config, 0.0)
+    model_dir.create(setup.folder, setup.config, config)
+    if kind == DEAD:
+        # It answers the first question, so that W&B starts online, and is gone from then on.
+        wandb_tracker.offline_reason = lambda **_: None
+        wandb_tracker.WandbTracker._mode = lambda _: "online"
+    else:
+        wandb_tracker.WandbTracker._mode = lambda _: "offline"
+    run.tracking.start(0, 0, again=False)
+    model.train()
+    return run
+
+
+def steps(run: Run, count: int, agreement: Agreement) -> float:
+    """Make steps as the loop does; return the time of one."""
+    started = time.perf_counter()
+    for _ in range(count):
+        run.make_step(agreement)
+        if run.tracking.is_due(run.step):
+            run.tracking.log(run.step, run.measure(agreement))
+            run.scores.mark()
+    return (time.perf_counter() - started) / count
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--log_every", type=int, default=10)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--window_size", type=int, default=200)
+    arguments = parser.parse_args()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {
+        "WANDB_BASE_URL": f"http://127.0.0.1:{port}", "WANDB_API_KEY": "0" * 40,
+        "WANDB_SILENT": "true",
+    }  # fmt: skip
+    kinds = (OFF, OFFLINE, DEAD)
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    with tempfile.TemporaryDirectory() as place, together() as accelerator:
+        folder = Path(place)
+        write(folder / "data", [3000] * 4)
+        runs = {kind: make_run(accelerator, folder, kind, arguments) for kind in kinds}
+        agreement = Agreement()
+        for run in runs.values():
+            steps(run, 3, agreement)
+        for number in range(arguments.rounds):
+            for kind in kinds[number % 3 :] + kinds[: number % 3]:
+                times[kind].append(steps(runs[kind], arguments.steps, agreement))
+        for run in runs.values():
+            run.tracking.finish()
+    print(
+        f"\nbatch {arguments.batch_size}, W {arguments.window_size}, {arguments.rounds} rounds of "
+        f"{arguments.steps} steps, a row every {arguments.log_every} steps; ratios within a round\n"
+    )
+    print("| tracking | step, ms | compared with none |\n|---|---|---|")
+    for kind in kinds:
+        ratios = [own / none for own, none in zip(times[kind], times[OFF], strict=True)]
+        low, _, high = statistics.quantiles(ratios, n=4)
+        print(
+            f"| {kind} | {1000 * statistics.median(times[kind]):.1f} | "
+            f"{statistics.median(ratios):.3f} (quartiles {low:.3f} to {high:.3f}) |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The options of what looks at runs and at this machine."""
+
+import warnings
+from pathlib import Path
+
+from lisbet.options._base import Options, Paths, option, positional
+
+with warnings.catch_warnings():
+    # Pydantic has a deprecated method of the name that --json must have.
+    warnings.filterwarnings("ignore", message='Field name "json"')
+
+    class RunsOptions(Options):
+        """List runs: which go on, which ended, and which can be resumed.
+
+        Examples
+        --------
+        betman runs
+        betman runs --json scratch/models
+        """
+
+        models_path: Path = positional("folder of runs, or one run", default=Path("models"))
+        json: bool = option(False, "print JSON instead of a table", group="output")  # type: ignore[assignment]
+
+
+class DoctorOptions(Options):
+    """Check this machine: versions, devices, communication, disk, and say what to do about it.
+
+    The exit code is 1 if something would keep training from working.
+
+    Examples
+    --------
+    betman doctor
+    """
+
+    output_path: Path = option(
+        Path("."), "folder whose disk is checked: where models/ is going to be", group="output"
+    )
+
+
+class PlotHistoryOptions(Options):
+    """Draw the losses and scores of runs over their epochs: a picture, and a page to look into.
+
+    The page is one file that needs no network. Several runs are laid over each other.
+
+    Examples
+    --------
+    betman plot_history models/mice
+    betman plot_history models/mice models/mice-large --output_path=both.html
+    """
+
+    run_path: Paths = positional("folder of a run; or several", many=True)
+    output_path: Path | None = option(
+        None,
+        "file to write, .png, .pdf, .svg or .html; default: training_history.png and .html in the "
+        "run's folder, or training_histories beside the folders of several",
+        group="output",
+    )

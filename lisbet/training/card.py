@@ -1,0 +1,165 @@
+"""models/<run_id>/README.md: what the model is, written when its training ends.
+
+Nothing in it tells when or how often a run was started, so that one that was interrupted has the
+very same card.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lisbet import model_dir
+from lisbet.options import LAUNCH_OPTIONS, TrainOptions
+from lisbet.publish import published
+from lisbet.training.pictures import FOLDER
+from lisbet.training.resume import HARMLESS
+from lisbet.training.setup import NOT_KEPT
+
+if TYPE_CHECKING:
+    from lisbet.training.run import Run
+
+CARD = "README.md"
+HIDDEN = (HARMLESS | NOT_KEPT | LAUNCH_OPTIONS | {"run_id"}) - {"data_path", "epochs"}
+MANY = 20
+"""Recordings that are named one by one; of more, only the number is told."""
+
+
+def write_card(run: "Run") -> None:
+    """Publish the model card of a run that has come to its end."""
+    text = card(run)
+    path = run.folder / CARD
+    if not path.exists() or path.read_text("utf-8") != text:
+        with published(path) as beside:
+            beside.write_text(text, "utf-8")
+
+
+def card(run: "Run") -> str:
+    """Return the model card, in Markdown."""
+    name = run.setup.config.model_id
+    head = {
+        "library_name": "lisbet",
+        "pipeline_tag": "feature-extraction",
+        "tags": ["lisbet", "behavior", "pose-estimation", run.setup.config.backbone["type"]],
+    }
+    parts = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
+        f"# {name}",
+        _summary(run),
+        "## Scores",
+        _scores(run.history),
+        _pictures(run.folder),
+        "## How to use it",
+        _usage(run),
+        "## Data",
+        _data(run),
+        "## How it was trained",
+        _options(run.options),
+        _versions(run.config),
+        "## How to cite",
+        CITATION,
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _summary(run: "Run") -> str:
+    config = run.setup.config
+    features = config.input_features
+    sizes = ", ".join(f"{key} {value}" for key, value in config.backbone.items() if key != "type")
+    rows = [
+        ("backbone", f"{config.backbone['type']} ({sizes})"),
+        ("tasks", ", ".join(run.setup.tasks)),
+        ("window", f"{config.window_size} frames, offset {config.window_offset}"),
+        ("individuals", ", ".join(features.individuals)),
+        ("keypoints", ", ".join(features.keypoints)),
+        ("axes", ", ".join(features.space)),
+        *((f"classes of {task}", ", ".join(names)) for task, names in config.behaviors.items()),
+    ]
+    return (
+        "A [LISBET](https://github.com/BelloneLab/lisbet) model of social behaviour: it turns "
+        "windows of pose tracks into an embedding of each frame.\n\n" + _table(("", ""), rows)
+    )
+
+
+def _scores(history: list[dict[str, float]]) -> str:
+    last = history[-1]
+    rows = [
+        (name, f"{value:.4g}")
+        for name, value in last.items()
+        if name not in ("epoch", "learning_rate", "gradient_norm")
+    ]
+    said = f"After {len(history)} epochs; `dev` is what was held out.\n\n"
+    best = ""
+    if "dev_loss" in last:
+        row = min(history, key=lambda row: (row["dev_loss"] != row["dev_loss"], row["dev_loss"]))
+        best = f"\n\nThe lowest held-out loss, {row['dev_loss']:.4g}, was that of epoch " \
+               f"{int(row['epoch']) + 1}."  # fmt: skip
+    return said + _table(("", "last epoch"), rows) + best
+
+
+def _pictures(folder: Path) -> str:
+    there = sorted((folder / FOLDER).glob("*.png"))
+    return "\n\n".join(f"![{path.stem.replace('_', ' ')}]({FOLDER}/{path.name})" for path in there)
+
+
+def _usage(run: "Run") -> str:
+    folder, data = run.folder, run.options.data_path[0]
+    weights = model_dir.WEIGHTS_LAST
+    embedder = folder.with_name(f"{folder.name}-embedder")
+    where = (
+        f" --output_path={run.options.output_path}" if str(run.options.output_path) != "." else ""
+    )
+    model, exported = (f"{p}/{model_dir.MODEL_CONFIG} {p}/{weights}" for p in (folder, embedder))
+    lines = [
+        f"betman export_embedder{where} {model}",
+        f"betman compute_embeddings {data} {exported}",
+    ]
+    if run.setup.config.behaviors:
+        lines.append(f"betman annotate_behavior {data} {model}")
+    return "```console\n" + "\n".join(f"$ {line}" for line in lines) + "\n```"
+
+
+def _data(run: "Run") -> str:
+    data = run.config["data"]
+    paths = ", ".join(f"`{path}`" for path in run.options.data_path)
+    lines = [f"Recordings in {paths}; fingerprint `{data['fingerprint'][:16]}`."]
+    for sampler in run.setup.samplers:
+        ids = data["split"][sampler.part]
+        named = f": {', '.join(ids)}" if len(ids) <= MANY else ", named in run_config.yml"
+        frames = max(bank.frames for bank in sampler.banks.values())
+        lines.append(f"* {sampler.part}: {len(ids)} recordings, {frames} frames{named}")
+    return "\n\n".join([lines[0], "\n".join(lines[1:])])
+
+
+def _options(options: TrainOptions) -> str:
+    dumped = options.model_dump(mode="json")
+    defaults = TrainOptions(data_path=options.data_path).model_dump(mode="json")
+    rows = [
+        (f"`--{name}`", f"`{value}`")
+        for name, value in dumped.items()
+        if name not in HIDDEN and name != "data_path" and value != defaults[name]
+    ]
+    said = "Options that differ from their defaults; `run_config.yml` has all, and repeats the run:"
+    repeat = "`betman train_model --config=run_config.yml`."
+    if not rows:
+        return f"With the defaults of every option. {repeat}"
+    return f"{said} {repeat}\n\n" + _table(("option", "value"), rows)
+
+
+def _versions(config: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in config["versions"].items())
+    processes = config["processes"]
+    count = processes["count"]
+    how = f"{processes['strategy']}, {count} processes" if count > 1 else processes["strategy"]
+    return f"{how}; {versions}."
+
+
+def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows)])
+
+
+CITATION = """Cite the paper, and whoever recorded the data:
+
+> Chindemi, G., Girard, B., & Bellone, C. (2023). LISBET: a machine learning model for the automatic
+> segmentation of social behavior motifs. arXiv:2311.04069"""

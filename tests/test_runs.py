@@ -1,0 +1,91 @@
+"""betman runs: true also of runs that were killed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from conftest import TINY, write_dataset
+
+from lisbet.cli import main
+from lisbet.runs import state_of
+from lisbet.training.run import Run
+
+HERE = {"state": "running", "host": socket.gethostname(), "beat_s": 1.0}
+
+
+def listed(place, capsys) -> dict[str, dict]:
+    capsys.readouterr()
+    main(["runs", "--json", str(place)])
+    return {run["run_id"]: run for run in json.loads(capsys.readouterr().out)}
+
+
+def test_a_killed_run_is_not_running(tmp_path, capsys):
+    write_dataset(tmp_path / "data", [90, 90])
+    job = subprocess.Popen(
+        [sys.executable, "-m", "lisbet", "train_model", *TINY, "--epochs=5000", "--run_id=killed",
+         "data"], cwd=tmp_path, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    run = tmp_path / "models" / "killed"
+    for _ in range(600):
+        if list(run.glob("checkpoints/step_*/manifest.json")):
+            break
+        assert job.poll() is None
+        time.sleep(0.1)
+    assert listed(tmp_path / "models", capsys)["killed"]["state"] == "running"
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait()
+    found = listed(tmp_path / "models", capsys)["killed"]
+    assert found["state"] == "killed"
+    assert found["resumable"]
+    assert found["epochs"] == 5000
+    assert found["starts"] == 1
+
+
+def test_states_of_runs(tmp_path, monkeypatch, capsys):
+    write_dataset(tmp_path / "data", [90, 90])
+    monkeypatch.chdir(tmp_path)
+    main(["train_model", *TINY, "--epochs=2", "--run_id=done", "data"])
+    monkeypatch.setattr(Run, "_stop_is_due", lambda run, stops: run.step == 2)
+    with pytest.raises(SystemExit):
+        main(["train_model", *TINY, "--epochs=2", "--run_id=stopped", "data"])
+    (tmp_path / "models" / "older").mkdir()
+    (tmp_path / "models" / "older" / "run_config.yml").write_text("options: {}\n")
+    runs = listed("models", capsys)
+    assert {name: run["state"] for name, run in runs.items()} == {
+        "done": "finished", "stopped": "stopped", "older": "unknown"
+    }  # fmt: skip
+    assert (runs["done"]["epoch"], runs["done"]["resumable"]) == (2, False)
+    assert runs["stopped"]["resumable"]
+    assert "stopped by" in runs["stopped"]["detail"]
+    assert runs["done"]["scores"]["cons_train_accuracy"] > 0
+    main(["runs"])
+    table = capsys.readouterr().out
+    assert "finished" in table
+    assert "2/2" in table
+    main(["runs", "models/done"])
+    assert "stopped" not in capsys.readouterr().out
+
+
+def test_another_process_of_the_same_number_is_not_the_run():
+    own = {"pid": os.getpid(), "pid_started": psutil.Process().create_time()}
+    assert state_of(HERE | own) == "running"
+    assert state_of(HERE | own | {"pid_started": own["pid_started"] - 100}) == "killed"
+    now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    there = HERE | {"host": "elsewhere", "updated": now}
+    assert state_of(there) == "running"
+    assert state_of(there | {"updated": "2020-01-01T00:00:00+0000"}) == "silent"
+
+
+def test_a_folder_that_is_not_there(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["runs", str(tmp_path / "none")])
+    assert caught.value.code == 2
+    assert "no such folder" in capsys.readouterr().err
+    main(["runs", str(tmp_path)])
+    assert "no runs in" in capsys.readouterr().out
