@@ -43,7 +43,8 @@ def test_what_a_run_leaves(dataset, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "models" / "a"
     checkpoints = [file for file in files(folder) if file.startswith("checkpoints/")]
     assert [file for file in files(folder) if file not in checkpoints] == [
-        "model_config.yml", "run_config.yml", "training_history.csv", "weights/weights_last.pt",
+        "README.md", "events.jsonl", "model_config.yml", "run_config.yml", "status.json",
+        "training_history.csv", "weights/weights_last.pt",
     ]  # fmt: skip
     assert len({Path(file).parent for file in checkpoints}) == 2
     config = yaml.safe_load((folder / "model_config.yml").read_text())
@@ -332,7 +333,8 @@ def test_a_full_disk_keeps_the_earlier_model(dataset, tmp_path):
         assert "Traceback" not in done.stderr
         assert weights.read_bytes() == before
         kept = [file for file in files(disk / "models") if "checkpoints" not in file]
-        assert kept == ["a/model_config.yml", "a/run_config.yml", "a/weights/weights_last.pt"]
+        assert kept == [f"a/{name}" for name in ("README.md", "events.jsonl", "model_config.yml",
+                        "run_config.yml", "status.json", "weights/weights_last.pt")]  # fmt: skip
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 

@@ -242,7 +242,7 @@ class TrainingOptions(DataOptions):
     wandb_group: str | None = option(
         None, "group of runs (default: WANDB_RUN_GROUP)", group="tracking"
     )
-    wandb_tags: Words = option((), "tags, comma separated", group="tracking")
+    wandb_tags: Words | None = option(None, "tags, comma separated", group="tracking")
     wandb_notes: str | None = option(None, "notes on the run", group="tracking")
     wandb_mode: Literal["online", "offline"] | None = option(
         None,

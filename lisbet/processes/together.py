@@ -74,6 +74,8 @@ def together(mixed_precision: str | None = None, *, sharded: bool = True) -> Ite
         if told is not None:
             time.sleep(GRACE_S)
             raise ToldError(told) from error
+        if watch.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+            time.sleep(2 * TICK_S)  # the store, with the message, ends with this process
         if lost:
             raise ProcessError(LOST) from error
         raise

@@ -118,7 +118,7 @@ class WandbTracker:
             project=options.wandb_project or env.get("WANDB_PROJECT") or "lisbet",
             entity=options.wandb_entity or env.get("WANDB_ENTITY"),
             group=options.wandb_group or env.get("WANDB_RUN_GROUP"),
-            tags=list(options.wandb_tags) or None,
+            tags=options.wandb_tags and list(options.wandb_tags),
             notes=options.wandb_notes or env.get("WANDB_NOTES"),
             dir=str(self.place),
             mode=mode,  # type: ignore[arg-type]
