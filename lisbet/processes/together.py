@@ -101,11 +101,14 @@ class Watch(threading.Thread):
         self.store = store
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.over = threading.Event()
+        self.first: dict | None = None
+        """The failure of another process that was heard of."""
 
     def run(self) -> None:
         """Watch until the block is over, or another process is."""
-        if (first := self._watch()) is not None:
-            self._end(first)
+        self.first = self._watch()
+        if self.first is not None:
+            self._end(self.first)
 
     def _watch(self) -> dict | None:
         """Return the failure that ends the run, or None when the block is over."""
@@ -131,10 +134,12 @@ class Watch(threading.Thread):
     def tell(self, error: BaseException) -> int | None:
         """Tell the others of a failure; return the exit code of one that told before."""
         try:
-            first = self._set_failed(_exit_code(error), str(error) or type(error).__name__)
-        except RuntimeError:
-            return None
-        return None if first["rank"] == self.rank else int(first["code"])
+            first: dict | None = self._set_failed(
+                _exit_code(error), str(error) or type(error).__name__
+            )
+        except RuntimeError:  # the store is gone
+            first = self.first
+        return None if first is None or first["rank"] == self.rank else int(first["code"])
 
     def stop(self) -> None:
         """Stop watching: the block is over, or its failure is told."""
