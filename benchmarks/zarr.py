@@ -393,7 +393,7 @@ def learning(place: Path) -> None:
     print("| sampling | seed | epoch 1 | epoch 3 | epoch 5 | cons | order | shift | warp |")
     print("|---|---|---|---|---|---|---|---|---|")
     for seed in (1, 2, 3):
-        for name, memory in (("uniform", "all"), ("moving", "4MB")):
+        for name, memory in (("uniform", "all"), ("moving", "7.5MB")):
             run_id = f"{name}{seed}"
             subprocess.run([*line, f"--seed={seed}", f"--bank_memory={memory}",
                             f"--run_id={run_id}", "data.zarr"], **quiet)  # type: ignore[call-overload]  # fmt: skip

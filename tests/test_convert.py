@@ -217,19 +217,64 @@ def test_new_recordings_are_added(place, capsys):
     same(read(old), read(Path("data"), "movement"))
 
 
+def test_an_interrupted_addition_goes_on(place, monkeypatch):
+    converted()
+    for number in range(4, 9):
+        write_recording(Path("data") / f"r{number}", walk(60, names(), number), names())
+    before = {p: p.read_bytes() for p in Path("data.zarr").rglob("*") if p.is_file()}
+    write, calls = convert.Writer._write_shard, []
+
+    def killed(self):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(1)
+        write(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(convert.Writer, "_write_shard", killed)
+        with pytest.raises(SystemExit):
+            converted("--append")
+    assert {p: p.read_bytes() for p in Path("data.zarr").rglob("*") if p.is_file()} == before
+    converted("--append")
+    same(read(Path("data.zarr")), read(Path("data"), "movement"))
+    assert left() == ["data.zarr"]
+
+
+def test_changed_annotations_are_noticed(place, capsys):
+    for number in range(4):
+        file = Path("data") / f"r{number}" / "annotations.csv"
+        file.write_text("behavior,start_time,end_time\nsniff,0,0.1\n")
+    words = ("--annot_format=csv_events", "--fps=30")
+    converted(*words)
+    file.write_text("behavior,start_time,end_time\nsniff,0,0.2\nsniff,0.3,0.4\n")
+    said = refused(capsys, "convert_dataset", "--workers=1", *words, "data", "data.zarr")
+    assert "r3 changed since" in said
+
+
+def test_what_took_long_is_not_undone_by_one_bad_recording(place, capsys):
+    (Path("data") / "r3" / "tracking.nc").write_bytes(b"nothing")
+    said = refused(capsys, "convert_dataset", "--workers=1", "data", "data.zarr")
+    assert "with --skip_bad leaves them out and goes on from there" in said
+    assert left() == [".data.zarr.journal", ".data.zarr.partial"]
+    converted("--skip_bad")
+    assert [record.id for record in read(Path("data.zarr"))] == ["r0", "r1", "r2"]
+    assert left() == ["data.zarr"]
+
+
 def test_what_cannot_be_used_is_named(place, capsys):
+    shutil.rmtree(Path("data") / "r0")
     (Path("data") / "r1" / "tracking.nc").write_bytes(b"CDF\x01 no more")
     other = names(keypoints=2)
     write_recording(Path("data") / "r5", walk(30, other, 5), other)
     said = refused(capsys, "convert_dataset", "--workers=1", "data", "data.zarr")
-    assert "2 of 5 recordings in data cannot be used" in said
+    assert "2 of 4 recordings in data cannot be used" in said
     assert "keypoints are point0, point1; most have point0, point1, point2" in said
     assert left() == []
     converted("--skip_bad")
     said = capsys.readouterr()
     assert "left out: r1" in said.out
     assert "left out: r5" in said.out
-    assert [record.id for record in read(Path("data.zarr"))] == ["r0", "r2", "r3"]
+    assert [record.id for record in read(Path("data.zarr"))] == ["r2", "r3"]
     assert set(zarr.open_group("data.zarr").attrs["left_out"]) == {"r1", "r5"}
     converted("--skip_bad")
     assert "holds these recordings already" in capsys.readouterr().out
@@ -359,6 +404,17 @@ def test_an_object_store(place, bucket, capsys):
     capsys.readouterr()
     main(["dataset_info", "--data_format=zarr", target])
     assert "4 recordings, 198 frames" in capsys.readouterr().out
+    # One that was killed before its end is written anew.
+    group = zarr.open_group(target, mode="r+")
+    for name in ("format", "version"):
+        del group.attrs[name]
+    for name in list(group.attrs):
+        del group.attrs[name]
+    assert "another program's" in refused(
+        capsys, *TRAIN, "--run_id=b", "--data_format=zarr", target
+    )
+    main(["convert_dataset", "--workers=1", "--data_scale=100x100", "data", target])
+    assert [record.id for record in read(Path(target))] == ["r0", "r1", "r2", "r3"]
     said = refused(capsys, *TRAIN, "--run_id=b", "--data_format=zarr", f"{bucket}/none.zarr")
     assert f"{bucket}/none.zarr cannot be opened" in said
 

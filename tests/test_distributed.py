@@ -119,6 +119,26 @@ def test_torchrun_and_accelerate_launch_do_the_same(place):
         same_as_one(place, run_id)
 
 
+def test_one_process_reads_for_all_of_its_machine(place):
+    """The second one cannot read; it trains on the first one's copy, in shared memory."""
+    script = place / "reads.py"
+    script.write_text(
+        "import os, sys\nimport lisbet.training.datasets as datasets\n"
+        "from lisbet.cli import main\n"
+        "if os.environ['RANK'] == '1':\n    datasets.load_records = None\n"
+        "main(sys.argv[1:])\n"
+    )
+    memory = Path("/dev/shm")
+    before = set(memory.glob("lisbet-*")) if memory.is_dir() else set()
+    done(subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", script,
+         "train_model", *LINE, "--run_id=shared", "data"],
+        cwd=place, capture_output=True, text=True, timeout=300, check=False,
+    ))  # fmt: skip
+    same_as_one(place, "shared")
+    assert not memory.is_dir() or set(memory.glob("lisbet-*")) == before
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_frozen_backbones_and_supervised_tasks(strategy, place):
     """On a pretrained backbone that is kept: all tasks at once, on one and on two processes."""

@@ -23,6 +23,7 @@ from rich.console import Console
 from zarr.errors import ZarrUserWarning
 
 from lisbet.config import Features
+from lisbet.data.labels import LABEL_READERS
 from lisbet.data.load import Source, find_sources, ordered, read_all, report
 from lisbet.data.record import Record
 from lisbet.data.store import (
@@ -44,6 +45,8 @@ from lisbet.publish import publish_folder, require_writable, sync
 
 log = logging.getLogger(__name__)
 
+OWN = {POSITION, LABELS, "behaviors", *Features.model_fields}
+"""Arrays of a store, beside the table of its recordings."""
 PREPARING = ("data_scale", "outside", "select_coords", "rename_coords", "fps")
 
 
@@ -58,13 +61,15 @@ def convert_dataset(options: ConvertOptions) -> None:
         if old.group.attrs["preparation"] != asked:
             raise OutputError(_other_preparation(target, old.group.attrs["preparation"], asked))
         left_out = dict(old.group.attrs["left_out"])
-        changed = [s.id for s in sources if s.id in done and done[s.id] != _seen(s)]
+        changed = [s.id for s in sources if s.id in done and done[s.id] != _seen(s, options)]
         if changed:
             raise DataError(
                 f"{', '.join(changed[:5])} changed since {place_of(target)} was written; convert "
                 "all of it again with --overwrite"
             )
-        sources = [s for s in sources if s.id not in done and left_out.get(s.id) != _seen(s)]
+        sources = [
+            s for s in sources if s.id not in done and left_out.get(s.id) != _seen(s, options)
+        ]
         if not sources:
             print(f"{place_of(target)} holds these recordings already")
             return
@@ -90,16 +95,24 @@ def _asked(options: ConvertOptions) -> dict[str, Any]:
     return {name: values[name] for name in (*PREPARING, "annot_format", "storage")}
 
 
-def _seen(source: Source) -> str:
+def _files(source: Source, options: ConvertOptions) -> list[Path]:
+    """Return the files that a recording is made of, annotations included."""
+    files = list(source.files)
+    if options.annot_format is not None:
+        files += LABEL_READERS[options.annot_format].find(source.files[0].parent)
+    return files
+
+
+def _seen(source: Source, options: ConvertOptions) -> str:
     """Return sizes and times of a recording's files: what tells whether they changed."""
-    stats = [file.stat() for file in source.files]
+    stats = [file.stat() for file in _files(source, options)]
     return ";".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
 
 
-def _hash(source: Source) -> str:
+def _hash(source: Source, options: ConvertOptions) -> str:
     """Return the SHA-256 of a recording's files."""
     digest = hashlib.sha256()
-    for file in source.files:
+    for file in _files(source, options):
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
@@ -120,7 +133,21 @@ def _existing(options: ConvertOptions) -> Store | None:
     try:
         return Store.open(target)
     except DataError as error:
+        if _is_ours(target, options):
+            return None
         raise OutputError(f"{error}; choose another place to write to") from error
+
+
+def _is_ours(target: Path, options: ConvertOptions) -> bool:
+    """Whether what cannot be read as a store may be written over."""
+    try:
+        group = zarr.open_group(place_of(target), mode="r", zarr_format=3)
+    except Exception:
+        return False
+    if group.attrs.get("format") == MARK:
+        return options.overwrite  # a damaged one
+    # At an address nothing can be renamed: what lacks the mark was not finished.
+    return is_address(target) and not dict(group.attrs) and set(group) <= {*OWN, *COLUMNS}
 
 
 def _other_preparation(target: Path, was: dict[str, Any], now: dict[str, Any]) -> str:
@@ -177,6 +204,11 @@ class Writer:
         return None if is_address(target) else target.with_name(f".{target.name}.partial")
 
     @property
+    def kept(self) -> bool:
+        """Whether so much is written that an error must not undo it: a shard, and no rest."""
+        return POSITION in self.group and self.safe >= self.group[POSITION].shards[0]
+
+    @property
     def journal(self) -> Path:
         """The file beside it that tells what of it is complete."""
         target = self.options.target
@@ -190,19 +222,21 @@ class Writer:
         DataError
             If recordings cannot be used, and are not to be left out. Nothing is published.
         """
-        seen = {source.id: _seen(source) for source in sources}
+        seen = {source.id: _seen(source, self.options) for source in sources}
         try:
             self._begin(seen)
             with zarr.config.set({"array.write_empty_chunks": True}):  # a missing one is a damage
                 problems = self._write_all(sources)
             if problems and not (self.options.skip_bad and self.rows):
-                raise DataError(report(str(self.options.data_path), problems, len(sources)))
+                told = report(str(self.options.data_path), problems, len(sources))
+                kept = "\nThe same command with --skip_bad leaves them out and goes on from there."
+                raise DataError(told + kept * bool(self.rows))
             for record_id, why in problems.items():
                 log.warning("%s is left out: %s", record_id, why)
                 self.left_out[record_id] = seen[record_id]
             self._finish()
         except DataError:
-            if self.hidden is not None:
+            if self.hidden is not None and not self.kept:
                 shutil.rmtree(self.hidden, ignore_errors=True)
                 self.journal.unlink(missing_ok=True)
             raise
@@ -316,7 +350,8 @@ class Writer:
         self.rows.append({
             "recording": record.id, "start": self.next, "frames": record.frames,
             "fps": float("nan") if record.fps is None else record.fps, "missing": record.missing,
-            "digest": record.digest, "source": _seen(source), "source_sha256": _hash(source),
+            "digest": record.digest, "source": _seen(source, self.options),
+            "source_sha256": _hash(source, self.options),
             "steps": json.dumps(list(record.steps)),
         })  # fmt: skip
         labels = () if record.labels is None else (record.labels.active,)

@@ -2,11 +2,15 @@
 
 import os
 import socket
+from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 
 from lisbet.processes import environment
+
+READING = timedelta(days=1)
+"""How long the others may wait for the one that reads; whether it is alive is seen otherwise."""
 
 
 class Machine:
@@ -29,7 +33,7 @@ class Machine:
         dist.all_gather_object(names, _name())
         for name in dict.fromkeys(names):  # every process takes part in making every group
             ranks = [rank for rank, its in enumerate(names) if its == name]
-            group = dist.new_group(ranks, backend="gloo")
+            group = dist.new_group(ranks, backend="gloo", timeout=READING)
             if dist.get_rank() in ranks:
                 self._group, self._leader = group, ranks[0]
                 self.count = len(ranks)

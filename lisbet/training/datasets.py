@@ -21,7 +21,7 @@ from lisbet.data.load import agree, load_records
 from lisbet.data.record import Record
 from lisbet.data.stream import MovingBank
 from lisbet.data.tracks import Stored
-from lisbet.errors import DataError
+from lisbet.errors import ConfigError, DataError
 from lisbet.options import TrainOptions
 from lisbet.processes.machine import Machine
 from lisbet.tasks import Task
@@ -34,7 +34,8 @@ DEVICE_SHARE = 0.5
 HOST_SHARE = 0.5
 """Recordings are kept in memory whole if they take at most this share of what is free."""
 MOVING_BYTES = 2 * 2**30
-"""Memory of each process for parts of the recordings, where they are not kept whole."""
+"""Memory of each process for parts of the recordings, where they are not kept whole: half of it
+for those that are held out, if any are."""
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -95,16 +96,18 @@ def load(options: TrainOptions, tasks: dict[str, Task]) -> Loaded:
     datasets: tuple[tuple[str, ...], ...] = ()
     if machine.leads:
         records, datasets = _read(options, tasks)
-    known = records, datasets
+    stored = all(isinstance(record.position, Stored) for record in records)
+    known = records
     if machine.count > 1:
-        known = machine.told((list(map(_without_tracks, records)), datasets))
-    bank = Bank.outline(known[0])
-    memory = _memory_of_parts(bank, options)
+        told = list(map(_without_tracks, records)), datasets, stored
+        known, datasets, stored = machine.told(told)
+    bank = Bank.outline(known)
+    memory = _memory_of_parts(bank, options, stored=stored)
     if memory is None:
-        return Loaded(_shared(machine, bank, records), *known)
+        return Loaded(_shared(machine, bank, records), known, datasets)
     if not machine.leads:
         records, _ = _read(options, tasks)
-    return Loaded(bank, records, known[1], memory)
+    return Loaded(bank, records, datasets, memory)
 
 
 def _read(
@@ -132,12 +135,25 @@ def _without_tracks(record: Record) -> Record:
     return replace(record, position=tracks)
 
 
-def _memory_of_parts(bank: Bank, options: TrainOptions) -> int | None:
-    """Return the memory for parts of the recordings; None if all processes can keep them whole."""
+def _memory_of_parts(bank: Bank, options: TrainOptions, *, stored: bool) -> int | None:
+    """Return the memory for parts of the recordings; None if all processes can keep them whole.
+
+    Raises
+    ------
+    ConfigError
+        If the recordings would have to be brought in turn, and are not converted.
+    """
     given = options.bank_memory
     if given is not None:
         whole = given.bytes is None or bank.bytes <= given.bytes
+        if not whole and not stored:
+            raise ConfigError(
+                f"--bank_memory={given}: the recordings take {bank.bytes / 2**20:.1f} MB, and only "
+                "converted ones can be read in parts; see betman convert_dataset"
+            )
         return None if whole else given.bytes
+    if not stored:
+        return None  # they were read, and are in memory
     fits = bank.bytes <= HOST_SHARE * psutil.virtual_memory().available
     return None if all(gather_object([fits])) else MOVING_BYTES
 
@@ -167,8 +183,8 @@ def _shared_file(size: int) -> Path:
     """Make a file of zeros in shared memory; where that is too small, among temporary files."""
     enough = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > size
     handle, name = tempfile.mkstemp(prefix="lisbet-", dir=SHARED_MEMORY if enough else None)
-    with os.fdopen(handle, "wb") as stream:
-        stream.truncate(size)
+    with os.fdopen(handle, "wb"):
+        os.posix_fallocate(handle, 0, size)  # a full one is an error here, not when it is used
     return Path(name)
 
 
@@ -213,22 +229,23 @@ def samplers(
             device,
         )
         if loaded.memory is not None and ids:
-            made[part] = _moving(made[part], loaded)
+            made[part] = _moving(made[part], loaded, parts=2 if dev_ids else 1)
     for name, task in tasks.items():
         task.fit(loaded.of_task(name, options, train_ids | dev_ids), made["train"].banks[name])
     return made["train"], made["dev"] if dev_ids else None
 
 
-def _moving(sampler: Sampler, loaded: Loaded) -> Sampler:
+def _moving(sampler: Sampler, loaded: Loaded, parts: int) -> Sampler:
     """Let the recordings of a sampler be brought in turn; tasks on the same ones share them."""
     records = {record.id: record for record in loaded.records}
     assert loaded.memory is not None
+    memory = loaded.memory // (parts * len({bank.ids for bank in sampler.banks.values()}))
     distinct = {bank.ids: bank for bank in sampler.banks.values()}
     moving = {
         ids: MovingBank.over(
             bank,
             [records[record_id] for record_id in ids],
-            memory=loaded.memory // len(distinct),
+            memory=memory,
             seed=sampler.seed,
             part=sampler.part,
             batch_size=sampler.batch_size,
