@@ -16,7 +16,7 @@ torch_is=$(mktemp)
 trap 'rm -f "$torch_is"' EXIT
 echo "$TORCH" > "$torch_is"
 compile --upgrade --generate-hashes --constraint "$torch_is" --no-emit-package=torch "${without[@]}" \
-  --output-file containers/requirements.lock pyproject.toml > /dev/null
+  --extra wandb --output-file containers/requirements.lock pyproject.toml > /dev/null
 echo 'hatchling>=1.26' | compile --upgrade --generate-hashes \
   --output-file containers/build.lock - > /dev/null
 if grep -n -E '(https?|file)://|^-' containers/*.lock; then
