@@ -274,13 +274,14 @@ def test_a_process_that_hangs_is_given_up(place):
 
 
 def test_what_fails_on_one_process_is_said_once(place):
-    """The second one finds no recordings; the first one must not wait for it."""
+    """The second one finds no weights; the first one must not wait for it."""
     port = free_port()
     first = by_hand(0, port, *ENDLESS, "--run_id=alone", cwd=place)
-    second = by_hand(1, port, *ENDLESS[:-1], "nowhere", "--run_id=alone", cwd=place)
+    weights = "--load_backbone_weights=nowhere.pt"
+    second = by_hand(1, port, *ENDLESS, weights, "--run_id=alone", cwd=place)
     (_, one), (_, other) = first.communicate(timeout=60), second.communicate(timeout=60)
     assert (first.returncode, second.returncode) == (2, 2)
-    assert "nowhere does not exist" in other
+    assert "nowhere.pt: no such file" in other
     assert "error" not in one
     assert not (place / "models" / "alone").exists()
 

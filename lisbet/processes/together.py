@@ -102,13 +102,12 @@ class Watch(threading.Thread):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.over = threading.Event()
         self.first: dict | None = None
-        """The failure of another process that was heard of."""
+        """The failure that was heard of, before the store may be gone."""
 
     def run(self) -> None:
         """Watch until the block is over, or another process is."""
-        self.first = self._watch()
-        if self.first is not None:
-            self._end(self.first)
+        if (first := self._watch()) is not None:
+            self._end(first)
 
     def _watch(self) -> dict | None:
         """Return the failure that ends the run, or None when the block is over."""
@@ -120,7 +119,8 @@ class Watch(threading.Thread):
             try:
                 self.store.set(ALIVE.format(self.rank), str(tick))
                 if self.store.check([FAILED]):
-                    return dict(json.loads(self.store.get(FAILED)))
+                    self.first = dict(json.loads(self.store.get(FAILED)))
+                    return self.first
                 sign = self.store.get(neighbour) if self.store.check([neighbour]) else b""
             except RuntimeError:  # the store went with the process, or launcher, that kept it
                 return {"rank": 0, "host": "?", "code": 1, "text": LOST}
