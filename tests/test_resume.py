@@ -577,9 +577,9 @@ def test_some_steps_may_be_left_out(here, monkeypatch, capsys):
 
 def full_disk(monkeypatch, *, after: int) -> None:
     """Let every state after some be refused, as a full disk does."""
-    from lisbet.training import checkpoint
+    from lisbet.training import strategy
 
-    save, calls = checkpoint.save_tensors, []
+    save, calls = strategy.save_tensors, []
 
     def refuse(content, path):
         if path.name == "state.pt":
@@ -588,7 +588,7 @@ def full_disk(monkeypatch, *, after: int) -> None:
                 raise OSError(28, "No space left on device", str(path))
         save(content, path)
 
-    monkeypatch.setattr(checkpoint, "save_tensors", refuse)
+    monkeypatch.setattr(strategy, "save_tensors", refuse)
 
 
 def test_a_checkpoint_that_cannot_be_written(here, monkeypatch, capsys):
