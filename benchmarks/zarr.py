@@ -330,48 +330,60 @@ def one_by_one_rate(store: Store) -> tuple[int, float]:
 # Shuffling --------------------------------------------------------------------------------------
 
 
+SECTION = 1000
+"""Frames; recordings are longer, so that the place of a window within its recording counts too."""
+
+
 def shuffle(place: Path) -> None:
     """How far what is drawn is from uniform sampling."""
-    lengths = np.random.default_rng(0).integers(2000, 12_000, 400)
+    lengths = np.random.default_rng(0).integers(2, 12, 400) * SECTION
     write_store(place / "data.zarr", lengths)
     records = Store.open(place / "data.zarr").records()
     size = int(lengths.sum()) * FEATURES.size * 4
-    print(f"400 recordings of 2000 to 12000 frames ({size / MB:.0f} MB), five epochs\n")
-    print("Total variation: half of the summed difference between how often each recording was "
-          "drawn and its share of the frames.\n")  # fmt: skip
-    print("| sampling | recordings in memory | total variation, one epoch | five epochs | "
-          "recordings in a batch of 128 |")  # fmt: skip
-    print("|---|---|---|---|---|")
+    print(f"400 recordings of 2000 to 11000 frames ({size / MB:.0f} MB), five epochs\n")
+    print("Total variation: half of the summed difference between how often each recording (or "
+          "each section of 1000 frames) was drawn and its share of the frames.\n")  # fmt: skip
+    print("| sampling | recordings in memory | recordings, one epoch | five epochs | "
+          "sections, one epoch | five epochs | recordings in a batch of 128 |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|")
     whole = Bank.outline(records)
     ways: list[tuple[str, Bank]] = [("uniform", whole)]
     ways += [(f"moving, {share:.0%} of the data", moving(records, int(share * size)))
              for share in (0.4, 0.2, 0.1, 0.05)]  # fmt: skip
     for name, bank in ways:
-        one, five, seen, there = distances(bank, whole)
-        print(f"| {name} | {there:.0f} | {one:.3f} | {five:.3f} | {seen:.1f} |")
+        recordings, sections, seen, there = distances(bank, whole)
+        far = " | ".join(f"{value:.3f}" for value in (*recordings, *sections))
+        print(f"| {name} | {there:.0f} | {far} | {seen:.1f} |")
 
 
-def distances(bank: Bank, whole: Bank) -> tuple[float, float, float, float]:
+def distances(
+    bank: Bank, whole: Bank
+) -> tuple[tuple[float, float], tuple[float, float], float, float]:
     numbers = {record_id: n for n, record_id in enumerate(whole.ids)}
-    share = whole.lengths / whole.frames
+    first_section = np.cumsum(whole.lengths // SECTION) - whole.lengths // SECTION
     steps = -(-whole.frames // BATCH)
-    rng, counts = np.random.default_rng(1), np.zeros(len(numbers))
-    first, seen, there = 0.0, [], []
+    rng, counts = np.random.default_rng(1), np.zeros(whole.frames // SECTION)
+    after, seen, there = [], [], []
     known: dict[int, np.ndarray] = {}
     for epoch in range(5):
         for step in range(steps):
             here = bank.at(epoch, step, steps)
             if id(here) not in known:
                 known = {id(here): np.array([numbers[record_id] for record_id in here.ids])}
-            record, _ = here.draw(rng.random(BATCH))
+            record, frame = here.draw(rng.random(BATCH))
             drawn = known[id(here)][record]
-            np.add.at(counts, drawn, 1)
+            np.add.at(counts, first_section[drawn] + frame // SECTION, 1)
             seen.append(len(np.unique(drawn)))
             there.append(len(here))
-        if epoch == 0:
-            first = float(np.abs(counts / counts.sum() - share).sum() / 2)
-    five = float(np.abs(counts / counts.sum() - share).sum() / 2)
-    return first, five, statistics.mean(seen), statistics.mean(there)
+        after.append(counts / counts.sum())
+    sections = [float(np.abs(share - 1 / len(share)).sum() / 2) for share in after]
+    of_recordings = [np.add.reduceat(share, first_section) for share in after]
+    even = whole.lengths / whole.frames
+    recordings = [float(np.abs(share - even).sum() / 2) for share in of_recordings]
+    return (
+        (recordings[0], recordings[-1]), (sections[0], sections[-1]),
+        statistics.mean(seen), statistics.mean(there),
+    )  # fmt: skip
 
 
 # Learning ---------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ class Bank:
         lengths = np.array([record.frames for record in records], dtype=np.int64)
         starts = np.cumsum(np.concatenate([[1], lengths[:-1] + 1]))
         features = records[0].features
-        assert all(record.features == features for record in records)
+        assert all(r.features is features or r.features == features for r in records)
         ids = tuple(record.id for record in records)
         empty = torch.empty((0, *features.shape))
         return cls(empty, ids, starts, lengths, features)._with_labels(records)
@@ -107,10 +107,13 @@ class Bank:
         """(recordings,): number of frames up to and including each recording."""
         return np.cumsum(self.lengths)
 
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {record_id: number for number, record_id in enumerate(self.ids)}
+
     def subset(self, ids: tuple[str, ...]) -> "Bank":
         """Return a view of some recordings; the tracks are shared."""
-        numbers = {record_id: number for number, record_id in enumerate(self.ids)}
-        index = [numbers[record_id] for record_id in ids]
+        index = [self._numbers[record_id] for record_id in ids]
         return replace(self, ids=ids, starts=self.starts[index], lengths=self.lengths[index])
 
     def to(self, device: torch.device) -> "Bank":

@@ -358,7 +358,7 @@ def _with_all_behaviors(records: list[Record]) -> list[Record]:
 
 def ordered(record: Record, usual: Features) -> Record:
     """Return the recording with its axes in the usual order, if it has the usual names."""
-    if record.features == usual:
+    if record.features is usual or record.features == usual:
         return record
     differing = []
     for axis in Features.model_fields:

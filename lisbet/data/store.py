@@ -98,6 +98,7 @@ class Store:
                     "with --annot_format"
                 )
             labels = self._labels()
+        steps_of = {text: tuple(json.loads(text)) for text in set(self.table["steps"].tolist())}
         columns = zip(*(self.table[name].tolist() for name in COLUMNS), labels, strict=True)
         return [
             Record(
@@ -105,7 +106,7 @@ class Store:
                 position=cast(Any, Stored(self, start, frames, missing, digest, self.features)),
                 features=self.features,
                 fps=None if np.isnan(fps) else fps,
-                steps=tuple(json.loads(steps)),
+                steps=steps_of[steps],
                 labels=own,
             )
             for record_id, start, frames, fps, missing, digest, _, _, steps, own in columns

@@ -10,7 +10,9 @@ from lisbet.config import Features
 from lisbet.data.record import Record
 
 READ_BYTES = 64 * 2**20
-"""Frames of recordings that lie side by side are read together, up to this size."""
+"""Recordings that lie near to each other in a store are read together, up to this size."""
+GAP_BYTES = 2**20
+"""What lies between two that are read together at most: a chunk is read as a whole anyway."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ class Stored:
 def fill(records: list[Record], tracks: np.ndarray, starts: np.ndarray) -> None:
     """Copy recordings to rows of a table of tracks; missing points become 0.
 
-    Recordings that lie side by side in a store are read together.
+    Recordings that lie near to each other in a store are read together.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ def fill(records: list[Record], tracks: np.ndarray, starts: np.ndarray) -> None:
 
 
 def each(records: list[Record]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield number and tracks of each recording; those side by side in a store are read at once."""
+    """Yield number and tracks of each recording; those near to each other are read at once."""
     for run in _runs(records):
         first: Any = records[run[0]].position
         if not isinstance(first, Stored):
@@ -87,22 +89,24 @@ def each(records: list[Record]) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _runs(records: list[Record]) -> Iterator[list[int]]:
-    """Group recordings that lie side by side in one store, up to `READ_BYTES`."""
+    """Group recordings that lie near to each other in one store."""
     run: list[int] = []
     for number, record in enumerate(records):
-        if run:
-            last, here, first = (records[n].position for n in (run[-1], number, run[0]))
-            beside = (
-                isinstance(last, Stored)
-                and isinstance(here, Stored)
-                and isinstance(first, Stored)
-                and last.store is here.store
-                and last.start + last.frames == here.start
-                and (here.start - first.start) * record.features.size * 4 < READ_BYTES
-            )
-            if not beside:
-                yield run
-                run = []
+        if run and not _near(records[run[0]], records[run[-1]], record):
+            yield run
+            run = []
         run.append(number)
     if run:
         yield run
+
+
+def _near(first: Record, last: Record, record: Record) -> bool:
+    """Whether a recording is to be read along with others, from the first to the last of them."""
+    begin, end, here = (r.position for r in (first, last, record))
+    if not (isinstance(begin, Stored) and isinstance(end, Stored) and isinstance(here, Stored)):
+        return False
+    if here.store is not begin.store:
+        return False
+    row = here.features.size * 4
+    gap = here.start - (end.start + end.frames)
+    return 0 <= gap * row <= GAP_BYTES and (here.start - begin.start) * row < READ_BYTES
