@@ -16,6 +16,7 @@ import yaml
 from conftest import TINY, betman, names, walk, write_dataset, write_recording
 
 from lisbet import model_dir
+from lisbet.training.trackers.wandb_files import history
 
 STRATEGIES = ["ddp", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3", "fsdp"]
 LINE = [*TINY, "--epochs=1", "--warmup_epochs=0", "--dev_ratio=0.5", "--dev_sample=0.3",
@@ -64,6 +65,11 @@ def place(tmp_path_factory) -> Path:
     done(betman("train_model", *LINE, "--run_id=one", "data", cwd=place))
     assert len((place / "models/one/sample_hashes.csv").read_text().splitlines()) == 1 + STEPS
     return place
+
+
+def in_shared_memory() -> set[Path]:
+    """Return what runs keep in shared memory under a name."""
+    return set(Path("/dev/shm").glob("lisbet-*"))
 
 
 def same_as_one(place: Path, run_id: str) -> None:
@@ -128,15 +134,14 @@ def test_one_process_reads_for_all_of_its_machine(place):
         "if os.environ['RANK'] == '1':\n    datasets.load_records = None\n"
         "main(sys.argv[1:])\n"
     )
-    memory = Path("/dev/shm")
-    before = set(memory.glob("lisbet-*")) if memory.is_dir() else set()
+    before = in_shared_memory()
     done(subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", script,
          "train_model", *LINE, "--run_id=shared", "data"],
         cwd=place, capture_output=True, text=True, timeout=300, check=False,
     ))  # fmt: skip
     same_as_one(place, "shared")
-    assert not memory.is_dir() or set(memory.glob("lisbet-*")) == before
+    assert in_shared_memory() == before
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -145,7 +150,8 @@ def test_frozen_backbones_and_supervised_tasks(strategy, place):
     line = [*TINY, "--epochs=1", "--train_sample=0.2", "--annot_format=csv_events", "--fps=30",
             "--task_ids=cons,order,shift,warp,multiclass,multilabel", "--clip_grad_norm=0.5",
             "--load_backbone_weights=models/one/weights/weights_last.pt",
-            "--freeze_backbone_weights", "--warmup_epochs=0", "data"]  # fmt: skip
+            "--freeze_backbone_weights", "--warmup_epochs=0", "--embedding_every=1", "--wandb",
+            "--wandb_mode=offline", "data"]  # fmt: skip
     if not (place / "models" / "mixed").exists():
         done(betman("train_model", *line, "--run_id=mixed", cwd=place))
     done(betman("train_model", *line, *launched(strategy), f"--run_id=mixed-{strategy}", cwd=place))
@@ -155,6 +161,14 @@ def test_frozen_backbones_and_supervised_tasks(strategy, place):
     kept = [key for key in one if key.startswith("backbone.")]
     assert kept
     assert all(torch.equal(two[key], start[key]) for key in kept)
+    # One process writes the record, and draws the pictures of the gathered weights.
+    shown = {name: sorted(path.name for path in (place / "models" / name / "pictures").iterdir())
+             for name in ("mixed", f"mixed-{strategy}")}  # fmt: skip
+    assert shown["mixed"] == shown[f"mixed-{strategy}"]
+    assert shown["mixed"] == ["confusion_multiclass.png", "confusion_multilabel.png",
+                              "embeddings.png"]  # fmt: skip
+    (file,) = (place / "models" / f"mixed-{strategy}" / "wandb").rglob("*.wandb")
+    assert history(file)[-1]["confusion_multiclass/_type"] == "image-file"
 
 
 @pytest.mark.parametrize("preset", ["lstm-base"])
@@ -208,13 +222,15 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def by_hand(rank: int, port: int, *words: str, cwd: Path, **more: str) -> subprocess.Popen:
+def by_hand(
+    rank: int, port: int, *words: str, cwd: Path, program: tuple = ("-m", "lisbet"), **more: str
+) -> subprocess.Popen:
     """Start one of two processes with no launcher that would end it."""
     environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
                    "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
                    "MASTER_PORT": str(port), **more}  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, "-m", "lisbet", *words],
+        [sys.executable, *program, *words],
         cwd=cwd, env={**os.environ, **environment}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -245,6 +261,44 @@ def test_a_killed_process_ends_all(victim, place):
     assert pair[1 - victim].returncode == 1
     assert "lost contact with another process" in said
     assert "defect" not in said
+
+
+@pytest.mark.parametrize(
+    ("victim", "memory"), [(0, "all"), (1, "48KB")], ids=["filling the bank", "moving it"]
+)
+def test_a_process_killed_while_it_reads_a_store(victim, memory, place):
+    """Both ends: nothing stays in shared memory, and the run goes on to the same model."""
+    script = place / "dies_reading.py"
+    script.write_text(
+        "import os, signal, sys\nfrom lisbet.cli import main\nfrom lisbet.data.store import Store\n"
+        "read, left = Store.read, [0 if sys.argv[1] == 'all' else 12]\n"
+        "def dies(self, first, last):\n"
+        "    if not left[0]:\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    left[0] -= 1\n    return read(self, first, last)\n"
+        "if os.environ['RANK'] == sys.argv[2]:\n    Store.read = dies\n"
+        "main(sys.argv[3:])\n"
+    )
+    if not (place / "parts.zarr").exists():
+        write_dataset(place / "parts", [60 + n for n in range(20)])
+        done(betman("convert_dataset", "--workers=1", "parts", "parts.zarr", cwd=place))
+    run_id = f"dies_reading{victim}"
+    line = [*LINE, "--data_format=zarr", f"--bank_memory={memory}", "--checkpoint_every=3steps"]
+    done(betman(*["train_model", *line, f"--run_id=whole{victim}", "parts.zarr"], cwd=place))
+    port, before = free_port(), in_shared_memory()
+    program = (script, memory, str(victim), "train_model")
+    words = [*line, f"--run_id={run_id}", "parts.zarr"]
+    pair = [by_hand(rank, port, *words, cwd=place, program=program) for rank in (0, 1)]
+    _, said = pair[1 - victim].communicate(timeout=60)
+    pair[victim].communicate()
+    assert (pair[victim].returncode, pair[1 - victim].returncode) == (-signal.SIGKILL, 1)
+    assert "lost contact with another process" in said
+    assert in_shared_memory() == before
+    done(betman("train_model", *line, *launched("ddp"), f"--run_id={run_id}", "--resume",
+                "parts.zarr", cwd=place))  # fmt: skip
+    whole, killed = (place / "models" / name for name in (f"whole{victim}", run_id))
+    assert apart(weights(whole), weights(killed)) < 1e-5
+    hashes = "sample_hashes.csv"
+    assert (whole / hashes).read_bytes() == (killed / hashes).read_bytes()
 
 
 def test_a_killed_process_is_named_by_the_launcher(place):

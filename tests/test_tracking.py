@@ -18,6 +18,7 @@ from wandb_server import WandbServer
 from lisbet.cli import main
 from lisbet.errors import StoppedError
 from lisbet.training.history import read_history
+from lisbet.training.manifest import published_checkpoints
 from lisbet.training.trackers.events import Events, read_events
 from lisbet.training.trackers.wandb_files import files_of, history, records
 
@@ -148,6 +149,47 @@ def test_wandb_offline_is_one_run_over_three_pieces(place, monkeypatch, capsys):
     told = capsys.readouterr().err
     assert "offline" in told
     assert "wandb sync" in told
+
+
+def test_wandb_survives_kills(place):
+    """Two processes killed by SIGKILL at any point, and a third that ends: one run, each step."""
+    for kept in (2, 4):  # checkpoints
+        command = [sys.executable, "-m", "lisbet", *LINE, "--epochs=400", "--resume", "--wandb",
+                   "--wandb_mode=offline", "data"]  # fmt: skip
+        with subprocess.Popen(command, cwd=place, stderr=subprocess.DEVNULL) as process:
+            for _ in range(1200):
+                steps = [int(folder.name[5:]) for folder in published_checkpoints(Path("models/a"))]
+                if max(steps, default=0) >= 6 * kept:
+                    break
+                time.sleep(0.05)
+            process.kill()
+        assert process.returncode == -9
+    last = max(int(folder.name[5:]) for folder in published_checkpoints(Path("models/a")))
+    epochs = last // 6 + 2
+    train(f"--epochs={epochs}", "--resume", "--wandb", "--wandb_mode=offline")
+    run = place / "models" / "a"
+    (name,) = {path.name.rsplit("-", 1)[-1] for path in (run / "wandb").glob("offline-run-*")}
+    files = files_of(run, name)
+    assert len(files) == 3
+    steps = [row["_step"] for path in files for row in history(path)]
+    assert steps == steps_of(read_events(run / "events.jsonl"))
+
+
+def test_the_model_directory_is_an_artifact(place):
+    train("--epochs=1", "--wandb", "--wandb_mode=offline", "--wandb_artifact")
+    run = place / "models" / "a"
+    (path,) = (run / "wandb").rglob("*.wandb")
+    (artifact,) = [
+        record.request.log_artifact.artifact if record.WhichOneof("record_type") == "request"
+        else record.artifact for record in records(path)
+        if record.WhichOneof("record_type") == "artifact"
+        or record.request.WhichOneof("request_type") == "log_artifact"
+    ]  # fmt: skip
+    held = {entry.path for entry in artifact.manifest.contents}
+    assert {"model_config.yml", "run_config.yml", "README.md", "events.jsonl",
+            "weights/weights_last.pt"} <= held  # fmt: skip
+    assert not any(name.startswith(("checkpoints", "wandb")) for name in held)
+    assert (artifact.name, artifact.type) == ("a", "model")
 
 
 def test_wandb_sync_makes_one_curve_of_the_pieces(place, monkeypatch):

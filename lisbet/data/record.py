@@ -26,7 +26,8 @@ class Record:
         Path of the recording's folder, relative to the data path.
     position : ndarray
         (frames, individuals, keypoints, space). Pixels as read, [0, 1] once prepared; a missing
-        point is NaN. Of a converted dataset, it is read when it is used (`tracks.Stored`).
+        point is NaN along all axes. Of a converted dataset, it is read when it is used
+        (`tracks.Stored`).
     features : Features
         Names along the last three axes.
     fps : float or None
@@ -56,7 +57,7 @@ class Record:
     def missing(self) -> float:
         """Share of the points (individual, keypoint, frame) that are missing."""
         known: float | None = getattr(self.position, "missing", None)
-        return float(np.isnan(self.position).any(axis=-1).mean()) if known is None else known
+        return float(np.isnan(self.position[..., 0]).mean()) if known is None else known
 
     def with_position(self, position: np.ndarray) -> "Record":
         """Return the recording with other tracks."""

@@ -162,21 +162,18 @@ def _shared(machine: Machine, bank: Bank, records: list[Record]) -> Bank:
     """Fill a bank: in memory that the processes of this machine share, if there are several."""
     if machine.count == 1:
         return bank.filled(records)
-    place = None
-    shape = (bank.rows, *bank.features.shape)
+    place = _shared_file(bank.bytes) if machine.leads else None
     try:
-        if machine.leads:
-            place = _shared_file(bank.bytes)
-            bank = bank.filled(records, np.memmap(place, np.float32, "r+", shape=shape))
-        told = machine.told(place)
-        if not machine.leads:
-            tracks = np.memmap(told, np.float32, "r+", shape=shape)
-            bank = replace(bank, tracks=torch.from_numpy(tracks))
+        shape = (bank.rows, *bank.features.shape)
+        tracks = np.memmap(machine.told(place), np.float32, "r+", shape=shape)
         machine.wait()
     finally:
         if place is not None:
-            place.unlink()  # the memory stays until the last process has let go of it
-    return bank
+            place.unlink()  # all have opened it: the memory goes with the last of them
+    if machine.leads:
+        bank = bank.filled(records, tracks)
+    machine.wait()
+    return replace(bank, tracks=torch.from_numpy(tracks))
 
 
 def _shared_file(size: int) -> Path:
