@@ -18,7 +18,6 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parents[1] / "tests")  # this file has the name of a library
 
-import torch
 from accelerate import Accelerator
 from wandb_server import WandbServer
 
@@ -26,40 +25,27 @@ from lisbet import model_dir
 from lisbet.data.hub.sample_data import write
 from lisbet.options import TrainOptions
 from lisbet.processes.together import together
-from lisbet.training import strategy
-from lisbet.training.batching import Batching
-from lisbet.training.loop import build
-from lisbet.training.optim import make_optimizer
+from lisbet.training.loop import make_run
 from lisbet.training.run import Run
-from lisbet.training.setup import Setup
 from lisbet.training.signals import Agreement
-from lisbet.training.trackers import identity
 
 OFF, OFFLINE, DEAD = "none", "W&B offline", "W&B, server died"
 
 
-def make_run(
-    accelerator: Accelerator, folder: Path, kind: str, arguments: argparse.Namespace
-) -> Run:
+def ready(accelerator: Accelerator, folder: Path, kind: str, arguments: argparse.Namespace) -> Run:
     """Make a run that is ready for its first step."""
     tracked = kind != OFF
     options = TrainOptions(
         data_path=(folder / "data",), run_id=kind.split()[-1], output_path=folder, epochs=10**6,
         batch_size=arguments.batch_size, window_size=arguments.window_size,
+        micro_batch_size=arguments.batch_size,
         log_every=arguments.log_every if tracked else 10**9,
         wandb=tracked, wandb_mode="offline" if kind == OFFLINE else None, embedding_every=0,
     )  # fmt: skip
-    setup = Setup.from_options(options, accelerator.device)
-    batching = Batching.of(options.batch_size, 1, options.batch_size)
-    torch.manual_seed(options.seed)
-    bare = build(setup, options)
-    optimizer = make_optimizer(bare, options.learning_rate, options.weight_decay)
-    config = setup.run_config(options, accelerator, batching) | identity(options, setup.folder)
-    model, optimizer = strategy.prepare(accelerator, bare, optimizer, batching, None)
-    run = Run(accelerator, options, setup, batching, bare, model, optimizer, config, 0.0)
-    model_dir.create(setup.folder, setup.config, config)
+    run, _, _ = make_run(accelerator, options, 0.0)
+    model_dir.create(run.folder, run.setup.config, run.config)
     run.tracking.start(0, 0, again=False)
-    model.train()
+    run.model.train()
     return run
 
 
@@ -94,7 +80,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place, together() as accelerator:
         folder = Path(place)
         write(folder / "data", [3000] * 4)
-        runs = {kind: make_run(accelerator, folder, kind, arguments) for kind in kinds}
+        runs = {kind: ready(accelerator, folder, kind, arguments) for kind in kinds}
         agreement = Agreement()
         for run in runs.values():
             steps(run, 3 * arguments.log_every, agreement)

@@ -241,11 +241,11 @@ def large(place: Path, gigabytes: float = 10, cap: int = 512) -> None:
     disk = sum(file.stat().st_size for file in (place / "data.zarr").rglob("*") if file.is_file())
     print(f"{gigabytes:g} GB of float32 ({disk / 2**30:.1f} GB on disk, written in "
           f"{time.perf_counter() - started:.0f} s), --bank_memory={cap}MB\n")  # fmt: skip
-    few = apart("training", place=str(place), cap=cap, share=0.0004, words="r00000")
+    few = apart("training", place=str(place), cap=cap, share=1, words="r00000")
     print("| recordings | steps | blocks moved | peak, MB | peak beyond the cap, MB |")
     print("|---|---|---|---|---|")
-    most = apart("training", place=str(place), cap=cap, share=0.0004, words="r")
-    for name, told in (("ten of them, in memory", few), ("all", most)):
+    most = apart("training", place=str(place), cap=cap, share=0.0128, words="r")
+    for name, told in (("ten of them (21 MB), in memory", few), ("all", most)):
         print(f"| {name} | {told['steps']} | {told['moved']} | {told['peak']:.0f} | "
               f"{told['peak'] - cap:.0f} |")  # fmt: skip
 
@@ -260,8 +260,8 @@ def training(place: str, cap: int, share: float, words: str) -> dict:
     os.chdir(place)
     main(["train_model", "--data_format=zarr", f"--bank_memory={cap}MB", "--emb_dim=8",
           "--num_layers=1", "--num_heads=2", "--hidden_dim=16", "--window_size=50", "--epochs=1",
-          f"--train_sample={share if words == 'r' else 0.2}", f"--data_filter={words}",
-          f"--run_id={words}", "data.zarr"])  # fmt: skip
+          "--task_ids=shift", "--batch_size=4096", f"--train_sample={share}",
+          f"--data_filter={words}", f"--run_id={words}", "data.zarr"])  # fmt: skip
     state = next(Path("models", words, "checkpoints").iterdir())
     return {"peak": peak_mb(), "moved": len(moves), "steps": int(state.name[5:])}
 

@@ -19,7 +19,7 @@ from conftest import TINY, names, walk, write_dataset, write_recording
 
 from lisbet.cli import main
 from lisbet.config import Dataset
-from lisbet.data import convert, store
+from lisbet.data import store, writer
 from lisbet.data.load import load_records
 from lisbet.data.store import Store
 from lisbet.errors import DataError
@@ -150,7 +150,7 @@ def test_the_same_model_as_from_the_files_and_back(place, capsys):
 def test_an_interrupted_conversion_goes_on(shards, place, monkeypatch, caplog):
     expected = converted()
     os.rename(expected, "whole.zarr")
-    write, calls, reads = convert.Writer._write_shard, [], []
+    write, calls, reads = writer.Writer._write_shard, [], []
 
     def killed(self):
         if len(calls) == shards:
@@ -159,12 +159,12 @@ def test_an_interrupted_conversion_goes_on(shards, place, monkeypatch, caplog):
         write(self)
 
     with monkeypatch.context() as patched:
-        patched.setattr(convert.Writer, "_write_shard", killed)
+        patched.setattr(writer.Writer, "_write_shard", killed)
         with pytest.raises(SystemExit):
             converted()
     assert not Path("data.zarr").exists()
-    inner = convert.read_all
-    monkeypatch.setattr(convert, "read_all", lambda left, *more: reads.extend(left) or
+    inner = writer.read_all
+    monkeypatch.setattr(writer, "read_all", lambda left, *more: reads.extend(left) or
                         inner(left, *more))  # fmt: skip
     same(read(converted()), read(Path("whole.zarr")))
     # Two shards of 85 frames: the first two recordings end in the second one.
@@ -222,7 +222,7 @@ def test_an_interrupted_addition_goes_on(place, monkeypatch):
     for number in range(4, 9):
         write_recording(Path("data") / f"r{number}", walk(60, names(), number), names())
     before = {p: p.read_bytes() for p in Path("data.zarr").rglob("*") if p.is_file()}
-    write, calls = convert.Writer._write_shard, []
+    write, calls = writer.Writer._write_shard, []
 
     def killed(self):
         if len(calls) == 2:
@@ -231,7 +231,7 @@ def test_an_interrupted_addition_goes_on(place, monkeypatch):
         write(self)
 
     with monkeypatch.context() as patched:
-        patched.setattr(convert.Writer, "_write_shard", killed)
+        patched.setattr(writer.Writer, "_write_shard", killed)
         with pytest.raises(SystemExit):
             converted("--append")
     assert {p: p.read_bytes() for p in Path("data.zarr").rglob("*") if p.is_file()} == before

@@ -57,7 +57,7 @@ def normalise(words: list[str], command: Command) -> list[str]:
         loose[last:] = [",".join(loose[last:])]
     if len(loose) > len(open_places):
         stray = loose[len(open_places)]
-        takes = " ".join(name.upper() for name in command.positionals)
+        takes = command.places or "no paths"
         raise ConfigError(f"unexpected word {stray!r}; {command.name} takes {takes}")
     for name, word in zip(open_places, loose, strict=False):
         _set(given, name, word)

@@ -47,6 +47,14 @@ class Command:
         return [name for name, field in self.fields.items() if "positional" in extra(field)]
 
     @property
+    def places(self) -> str:
+        """The same as help shows them, those that may be left out in brackets."""
+        return " ".join(
+            name.upper() if self.fields[name].is_required() else f"[{name.upper()}]"
+            for name in self.positionals
+        )
+
+    @property
     def takes_many(self) -> bool:
         """Whether the last of these takes all words that are left."""
         return any(extra(field).get("many") for field in self.fields.values())

@@ -40,8 +40,7 @@ def page(command: Command) -> str:
     """Return the help of one command: usage, options with defaults and units, examples."""
     text = inspect.getdoc(command.options) or ""
     description, _, examples = text.partition("Examples\n--------\n")
-    places = " ".join(name.upper() for name in command.positionals)
-    lines = [f"usage: betman {command.name} [options] {places}"]
+    lines = [f"usage: betman {command.name} [options] {command.places}".rstrip()]
     for paragraph in description.strip().split("\n\n"):
         lines += ["", textwrap.fill(" ".join(paragraph.split()), WIDTH)]
     groups: dict[str, list[str]] = {}

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from pathlib import Path
 
 import torch
 import yaml
@@ -36,37 +37,17 @@ def train_model(options: TrainOptions) -> None:
 
 def train_on(accelerator: Accelerator, options: TrainOptions, stops: Stops, started: float) -> None:
     """Train on the processes there are; nothing is written before everything was checked."""
-    batching = Batching.of(options.batch_size, accelerator.num_processes, options.micro_batch_size)
-    require_installed(options)
-    setup = Setup.from_options(options, accelerator.device)
-    checkpoint = None
-    if setup.goes_on:
-        up_to = options.debug_step
-        checkpoint = resume.newest_good(setup.folder, accelerator, up_to=up_to)
-    speaks = accelerator.is_main_process
-
-    torch.manual_seed(options.seed)
-    bare = build(setup, options)
-    if options.micro_batch_size is None:
-        row = setup.train.batch(0, 0, slice(0, 1))
-        batching = batching.fitted(bare, row, accelerator.device)
-        batching = resume.same_passes(batching, checkpoint)
-    optimizer = make_optimizer(bare, options.learning_rate, options.weight_decay)
-    config = setup.run_config(options, accelerator, batching) | identity(options, setup.folder)
-    description = setup.describe(bare, accelerator, batching)
-    model, optimizer = strategy.prepare(
-        accelerator, bare, optimizer, batching, options.clip_grad_norm
-    )
+    run, description, checkpoint = make_run(accelerator, options, started)
+    setup, speaks = run.setup, accelerator.is_main_process
     if options.dry_run:
         if speaks:
-            print(yaml.safe_dump(config["options"], sort_keys=False))
+            print(yaml.safe_dump(run.config["options"], sort_keys=False))
             print(f"{description}\ndry run: nothing was written")
         return
-    if options.resume and checkpoint is None:
-        resume.require_nothing_to_lose(setup.folder, config)
-    run = Run(accelerator, options, setup, batching, bare, model, optimizer, config, started)
     if checkpoint is not None:
         run.take_up(checkpoint)
+    elif options.resume:
+        resume.require_nothing_to_lose(setup.folder, run.config)
     if options.debug_step is not None:
         stops.running = True
         print_step(run, options.debug_step, stops)
@@ -77,9 +58,9 @@ def train_on(accelerator: Accelerator, options: TrainOptions, stops: Stops, star
     if speaks:
         log.info("%s", description)
         if checkpoint is None:
-            model_dir.create(setup.folder, setup.config, config)
+            model_dir.create(setup.folder, setup.config, run.config)
         elif run.epoch < options.epochs:
-            model_dir.update_run_config(setup.folder, config)
+            model_dir.update_run_config(setup.folder, run.config)
 
     try:
         run.tracking.start(run.step, run.epoch, again=checkpoint is not None)
@@ -95,6 +76,44 @@ def train_on(accelerator: Accelerator, options: TrainOptions, stops: Stops, star
     run.tracking.finish()
     if speaks:
         print(f"model written to {setup.folder}")
+
+
+def make_run(
+    accelerator: Accelerator, options: TrainOptions, started: float
+) -> tuple[Run, str, Path | None]:
+    """Read and check everything, and build what is trained.
+
+    Returns
+    -------
+    run : Run
+        Before its first step.
+    description : str
+        Data, network, devices and batch, in a few lines.
+    checkpoint : Path or None
+        What it is to go on from.
+    """
+    batching = Batching.of(options.batch_size, accelerator.num_processes, options.micro_batch_size)
+    require_installed(options)
+    setup = Setup.from_options(options, accelerator.device)
+    checkpoint = None
+    if setup.goes_on:
+        up_to = options.debug_step
+        checkpoint = resume.newest_good(setup.folder, accelerator, up_to=up_to)
+
+    torch.manual_seed(options.seed)
+    bare = build(setup, options)
+    if options.micro_batch_size is None:
+        row = setup.train.batch(0, 0, slice(0, 1))
+        batching = batching.fitted(bare, row, accelerator.device)
+        batching = resume.same_passes(batching, checkpoint)
+    optimizer = make_optimizer(bare, options.learning_rate, options.weight_decay)
+    config = setup.run_config(options, accelerator, batching) | identity(options, setup.folder)
+    description = setup.describe(bare, accelerator, batching)
+    model, optimizer = strategy.prepare(
+        accelerator, bare, optimizer, batching, options.clip_grad_norm
+    )
+    run = Run(accelerator, options, setup, batching, bare, model, optimizer, config, started)
+    return run, description, checkpoint
 
 
 def build(setup: Setup, options: TrainOptions) -> MultiTaskModel:

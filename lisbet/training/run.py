@@ -134,7 +134,7 @@ class Run:
             if self.hashes is not None:
                 self.hashes.add(epoch, step, rows, batch)
             with self.accelerator.accumulate(self.model):
-                bad |= self._pass(batch, agreement)
+                bad |= self._pass(batch, agreement, asked)
                 if self.accelerator.sync_gradients and not bad:
                     norm = strategy.gradient_norm(
                         self.accelerator, self.model, self.options.clip_grad_norm
@@ -153,10 +153,11 @@ class Run:
         rate = strategy.learning_rate(self.optimizer)
         return {"learning_rate": rate} | self.tracking.measure(self.scores, agreement)
 
-    def _pass(self, batch: Batch, agreement: Agreement) -> bool:
+    def _pass(self, batch: Batch, agreement: Agreement, asked: float) -> bool:
         """Answer a part of the batch and go back; return whether it must be left out."""
         logits = forward(self.model, batch)
         losses = self.scores.losses_of(logits, batch)
+        self.tracking.alone_s += time.monotonic() - asked
         bad = False
         if self.options.skip_nonfinite:
             (bad,) = agreement.any(not bool(losses.isfinite().all()))

@@ -51,6 +51,8 @@ class Tracking:
         self._told: set[str] = set()
         self.waited_s = 0.0
         """Time since the last row in which this process made windows instead of training."""
+        self.alone_s = 0.0
+        """The same, of what it does before it meets the others: windows and forward passes."""
         self._since = time.monotonic()
         self._counted = 0
 
@@ -84,19 +86,20 @@ class Tracking:
         counted = max(self._counted, 1)
         counts = scores.since_mark()  # waits for the device, so that the clock is right
         spent = max(time.monotonic() - self._since, 1e-9)
-        own = [spent / counted, self.waited_s / spent, float(self._process.memory_info().rss)]
+        own = [spent / counted, self.alone_s / counted, self.waited_s / spent,
+               float(self._process.memory_info().rss)]  # fmt: skip
         if torch.cuda.is_available():
             own.append(float(torch.cuda.max_memory_allocated()))
         table = agreement.gather(torch.cat([counts, torch.tensor(own, dtype=torch.float64)]))
         self._restart_clock()
         if not self.speaks:
             return {}
-        step_s, waiting, rss, *device = table[:, len(counts) :].T
+        step_s, alone_s, waiting, rss, *device = table[:, len(counts) :].T
         row = scores.of_counts(table[:, : len(counts)].sum(0), "train")
         row |= {
             "windows_per_second": self.windows / step_s.mean().item(),
             "step_s": step_s.mean().item(),
-            "rank_skew_s": (step_s.max() - step_s.min()).item(),
+            "rank_skew_s": (alone_s.max() - alone_s.min()).item(),
             "data_share": waiting.mean().item(),
             "memory_mb": rss.max().item() / 2**20,
         }
@@ -105,7 +108,8 @@ class Tracking:
         return row
 
     def _restart_clock(self) -> None:
-        self._since, self.waited_s, self._counted = time.monotonic(), 0.0, 0
+        self._since, self.waited_s, self.alone_s = time.monotonic(), 0.0, 0.0
+        self._counted = 0
 
     # Telling --------------------------------------------------------------------------------------
 
