@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 WIDTH, HEIGHT = 460, 280
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 36
 COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#7b3294", "#c51b7d", "#66761f", "#8c564b", "#525252")
 PARTS = ("train", "dev")
 

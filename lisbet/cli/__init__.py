@@ -137,9 +137,16 @@ def _component(command: Command, words: list[str]) -> Any:
     return fire.decorators.SetParseFns(**dict.fromkeys(command.fields, str))(build)
 
 
+class _Stderr(logging.Handler):
+    """Writes to what is sys.stderr at the time: above a progress bar, where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 def _set_up_logging(verbose: int) -> None:
     logger = logging.getLogger("lisbet")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     if not sys.stderr.isatty():  # a log that is read later, or next to those of other processes
         line = f"%(asctime)s [rank {environment.rank()}] %(message)s"
         handler.setFormatter(logging.Formatter(line, "%Y-%m-%d %H:%M:%S"))

@@ -60,8 +60,10 @@ class Reporter:
 
     def say(self, line: str) -> None:
         """Print a line; where there is no terminal, with time and rank as a log has them."""
-        if not self.console.is_terminal:
-            line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} \\[rank {environment.rank()}] {line}"
+        if self.console.is_terminal:
+            self.console.print(line)  # wrapped between words
+            return
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} \\[rank {environment.rank()}] {line}"
         self.console.print(line, soft_wrap=True)
 
 

@@ -158,7 +158,8 @@ class Setup:
         window = self.config.window
         lines = [
             summary(self.loaded.records),
-            f"network:     {sizes}; {parameters} parameters, {trained} of them trained",
+            f"network:     {sizes}",
+            f"parameters:  {parameters}, {trained} of them trained",
             f"window:      {window.size} frames, offset {window.offset}",
             f"device:      {accelerator.num_processes} × {accelerator.device.type}, "
             f"{strategy.name(accelerator)}, mixed precision {mixed_precision_of(accelerator)}",
