@@ -151,7 +151,7 @@ def _figure(title: str, parts: dict[str, str], runs: list[RunHistory]) -> str:
         f"<figure><figcaption>{html.escape(title)}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}" '
         f'data-points="{html.escape(json.dumps(data))}">{"".join(marks)}'
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 1}" text-anchor="middle">epoch</text>'
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 5}" text-anchor="middle">epoch</text>'
         f'<path class="here" d=""/></svg><output></output></figure>'
     )
 
