@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import xarray as xr
 import zarr
@@ -173,7 +174,7 @@ def test_an_interrupted_conversion_goes_on(shards, place, monkeypatch, caplog):
 
 
 def test_a_killed_conversion_leaves_nothing_that_looks_like_a_store(place, tmp_path):
-    write_dataset(tmp_path / "data", [3000] * 60)
+    write_dataset(tmp_path / "data", [3000] * 30)
     job = subprocess.Popen(
         [sys.executable, "-m", "lisbet", "convert_dataset", "--workers=2", "data", "data.zarr"]
     )
@@ -181,8 +182,12 @@ def test_a_killed_conversion_leaves_nothing_that_looks_like_a_store(place, tmp_p
         if Path(".data.zarr.partial/position").exists():
             break
         time.sleep(0.02)
+    readers = psutil.Process(job.pid).children(recursive=True)
+    assert len(readers) > 1
     os.kill(job.pid, signal.SIGKILL)
     job.wait()
+    _, stay = psutil.wait_procs(readers, timeout=20)
+    assert not stay
     assert not Path("data.zarr").exists()
     same(read(converted()), read(Path("data"), "movement"))
     assert left() == ["data.zarr"]

@@ -2,8 +2,10 @@
 
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -148,9 +150,17 @@ def report(where: str, problems: dict[str, str], total: int) -> str:
     return "\n".join(lines)
 
 
-def _leave_interrupts() -> None:
-    """Let the process that reads with others answer an interrupt for all of them."""
+def _belong_to_parent() -> None:
+    """Leave interrupts to the process that reads with others, and end when it does, even killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list[Source]:
@@ -263,7 +273,7 @@ def read_all(
     # Not forked: a forked copy of a process whose libraries hold locks can wait for ever.
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(workers, context, _leave_interrupts) as pool:
+        with ProcessPoolExecutor(workers, context, _belong_to_parent) as pool:
             pending: deque[Future[Record | str]] = deque()
             for source in sources:
                 pending.append(pool.submit(_read_one, source, dataset, options, prepared))
