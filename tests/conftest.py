@@ -120,3 +120,15 @@ def betman(*words: object, cwd: Path, **environment: str) -> subprocess.Complete
         timeout=300,
         check=False,
     )
+
+
+def hurt(file: Path, damage: str) -> None:
+    """Damage a file: "missing", "cut" by its last byte, or one bit of it "flipped"."""
+    content = bytearray(file.read_bytes())
+    if damage == "missing":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(content[:-1])
+    else:
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, names, write_dataset
+from conftest import TINY, hurt, names, write_dataset
 
 from lisbet import model_dir
 from lisbet.cli import main
@@ -65,14 +65,7 @@ def test_the_weights_come_back(run, capsys):
 def test_damage_is_named(name, damage, run, capsys):
     file = published_checkpoints(run)[0] / name
     before = (run / model_dir.WEIGHTS_LAST).read_bytes()
-    content = bytearray(file.read_bytes())
-    if damage == "missing":
-        file.unlink()
-    elif damage == "cut":
-        file.write_bytes(content[:-1])
-    else:
-        content[len(content) // 2] ^= 1
-        file.write_bytes(content)
+    hurt(file, damage)
     said = refused(capsys, run)
     assert "manifest" in said if name != "state.pt" else name in said
     assert str(file.parent.name) in said

@@ -147,11 +147,9 @@ def test_the_same_model_as_from_the_files_and_back(place, capsys):
 # Going on ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shards", [0, 1, 2])
-def test_an_interrupted_conversion_goes_on(shards, place, monkeypatch, caplog):
-    expected = converted()
-    os.rename(expected, "whole.zarr")
-    write, calls, reads = writer.Writer._write_shard, [], []
+def interrupt_after(shards: int, monkeypatch, *words: str) -> None:
+    """Convert until so many shards are written."""
+    write, calls = writer.Writer._write_shard, []
 
     def killed(self):
         if len(calls) == shards:
@@ -162,7 +160,15 @@ def test_an_interrupted_conversion_goes_on(shards, place, monkeypatch, caplog):
     with monkeypatch.context() as patched:
         patched.setattr(writer.Writer, "_write_shard", killed)
         with pytest.raises(SystemExit):
-            converted()
+            converted(*words)
+
+
+@pytest.mark.parametrize("shards", [0, 1, 2])
+def test_an_interrupted_conversion_goes_on(shards, place, monkeypatch, caplog):
+    expected = converted()
+    os.rename(expected, "whole.zarr")
+    interrupt_after(shards, monkeypatch)
+    reads = []
     assert not Path("data.zarr").exists()
     inner = writer.read_all
     monkeypatch.setattr(writer, "read_all", lambda left, *more: reads.extend(left) or
@@ -227,18 +233,7 @@ def test_an_interrupted_addition_goes_on(place, monkeypatch):
     for number in range(4, 9):
         write_recording(Path("data") / f"r{number}", walk(60, names(), number), names())
     before = {p: p.read_bytes() for p in Path("data.zarr").rglob("*") if p.is_file()}
-    write, calls = writer.Writer._write_shard, []
-
-    def killed(self):
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        calls.append(1)
-        write(self)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(writer.Writer, "_write_shard", killed)
-        with pytest.raises(SystemExit):
-            converted("--append")
+    interrupt_after(2, monkeypatch, "--append")
     assert {p: p.read_bytes() for p in Path("data.zarr").rglob("*") if p.is_file()} == before
     converted("--append")
     same(read(Path("data.zarr")), read(Path("data"), "movement"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import TINY, betman, write_dataset
+from conftest import TINY, betman, hurt, write_dataset
 
 from lisbet import model_dir
 from lisbet.cli import main
@@ -443,14 +443,7 @@ def test_resume_without_a_beginning_starts(here, capsys):
 def test_a_damaged_checkpoint_is_skipped(name, damage, here, capsys):
     newest, before = published_checkpoints(here)
     file = newest / name
-    content = bytearray(file.read_bytes())
-    if damage == "missing":
-        file.unlink()
-    elif damage == "cut":
-        file.write_bytes(content[:-1])
-    else:
-        content[len(content) // 3] ^= 1
-        file.write_bytes(content)
+    hurt(file, damage)
     expected = torch.load(here / model_dir.WEIGHTS_LAST, weights_only=True)
     (here / model_dir.WEIGHTS_LAST).unlink()
     with pytest.raises(SystemExit) as caught:

@@ -21,7 +21,7 @@ LONG = [*LINE, "--epochs=12", "--checkpoint_every=7steps"]
 LONG.remove("--epochs=1")
 ENDLESS = [*LONG, "--epochs=4000"]
 ENDLESS.remove("--epochs=12")
-SMALL = ["--gpus-per-node=0", "--cpus-per-task=2"]
+SMALL = ["--gpus-per-node=0", "--cpus-per-task=1"]
 slow = pytest.mark.slurm
 
 
@@ -113,7 +113,7 @@ def test_a_job_that_is_preempted_goes_on(cluster, place, whole):
 @slow
 def test_the_time_limit_saves_and_requeues(cluster, place, whole):
     """SLURM counts limits in minutes, and warns up to one earlier than it is told to."""
-    number, log = start(cluster, place, "limited", "--time=1", "--signal=B:USR1@45",
+    number, log = start(cluster, place, "limited", "--time=2", "--signal=B:USR1@45",
                         options=ENDLESS)  # fmt: skip
     cluster.wait(number, "RUNNING", log=log)
     cluster.wait(number, "PENDING", log=log)
