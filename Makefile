@@ -11,8 +11,9 @@ DEMO ?= demo
 demo: $(VENV)/.installed
 	PATH="$(abspath $(BIN)):$$PATH" sh benchmarks/demo.sh $(DEMO)
 
+# Two files at a time, each process with one thread: more of them would only wait for each other.
 test: $(VENV)/.installed-all lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-all
 	$(BIN)/ruff format --check .
