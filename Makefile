@@ -11,9 +11,8 @@ DEMO ?= demo
 demo: $(VENV)/.installed
 	PATH="$(abspath $(BIN)):$$PATH" sh benchmarks/demo.sh $(DEMO)
 
-# Two files at a time, each process with one thread: more of them would only wait for each other.
 test: $(VENV)/.installed-all lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-all
 	$(BIN)/ruff format --check .
