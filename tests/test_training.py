@@ -153,8 +153,9 @@ def test_the_losses_are_as_they_always_were(tmp_path, monkeypatch):
     golden = json.loads(GOLDEN.read_text())
     assert found.keys() == golden.keys()
     for key, values in golden.items():
-        # Other processors round differently in the last digits.
-        np.testing.assert_allclose(found[key], values, rtol=1e-4)
+        # Other processors and numbers of threads round differently, which the epochs amplify.
+        np.testing.assert_allclose(found[key][:3], values[:3], rtol=1e-4)
+        np.testing.assert_allclose(found[key], values, rtol=1e-3)
 
 
 def test_batches_do_not_depend_on_how_they_are_shared_out(dataset):
