@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from lisbet.core.files import write_file
 from lisbet.errors import LisbetError, ModelError, OutputError, first_message
 from lisbet.models.heads import EmbeddingHeadConfig
 from lisbet.models.multitask import ModelConfig, MultiTaskModel, load_weights
@@ -101,13 +102,15 @@ def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.replaced")
 
 
-def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Publish a state dict as float32 tensors on the CPU."""
+def save_weights(
+    path: Path, weights: dict[str, Tensor], *, root: Path, overwrite: bool = False
+) -> None:
+    """Write a state dict as float32 tensors on the CPU; see `files.write_file` for the rest."""
     plain = {
         key: value.detach().to("cpu", torch.float32).contiguous() for key, value in weights.items()
     }
-    with published(path) as beside:
-        save_tensors(plain, beside)
+    with write_file(path, root=root, overwrite=overwrite) as temporary:
+        save_tensors(plain, temporary)
 
 
 def save_tensors(content: Any, path: Path) -> None:
@@ -199,7 +202,7 @@ def export_embedder(options: ExportOptions) -> None:
     load_weights(MultiTaskModel(embedder), kept, str(options.weights_path))
     with published_folder(folder) as beside:
         write_yaml(beside / MODEL_CONFIG, embedder.model_dump(mode="json", exclude_defaults=True))
-        save_weights(beside / "weights" / options.weights_path.name, kept)
+        save_weights(beside / "weights" / options.weights_path.name, kept, root=beside)
     log.info("dropped the heads %s", ", ".join(config.out_heads))
     print(f"embedder written to {folder}")
 

@@ -34,7 +34,7 @@ def consolidate_checkpoint(options: ConsolidateOptions) -> None:
     with torch.device("meta"):  # names and shapes only
         model = MultiTaskModel(config)
     require_fitting(model, weights, str(folder))
-    model_dir.save_weights(run / model_dir.WEIGHTS_LAST, weights)
+    model_dir.save_weights(run / model_dir.WEIGHTS_LAST, weights, root=run, overwrite=True)
     print(f"weights of step {manifest.step} written to {run / model_dir.WEIGHTS_LAST}")
 
 

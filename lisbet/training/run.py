@@ -392,12 +392,14 @@ def save_weights(
     row = history[-1]
     place = (folder / model_dir.WEIGHTS_LAST).parent
     if options.save_weights == "all":
-        model_dir.save_weights(place / f"weights_epoch{len(history) - 1}.pt", weights)
+        model_dir.save_weights(
+            place / f"weights_epoch{len(history) - 1}.pt", weights, root=folder, overwrite=True
+        )
     best = min(history, key=lambda row: (math.isnan(row["dev_loss"]), row["dev_loss"])) \
         if options.save_weights == "best" else None  # fmt: skip
     if row is best:
-        model_dir.save_weights(place / "weights_best.pt", weights)
-    model_dir.save_weights(folder / model_dir.WEIGHTS_LAST, weights)
+        model_dir.save_weights(place / "weights_best.pt", weights, root=folder, overwrite=True)
+    model_dir.save_weights(folder / model_dir.WEIGHTS_LAST, weights, root=folder, overwrite=True)
     model_dir.discard_replaced(folder)
     if options.save_history:
         write_history(folder / HISTORY, history)

@@ -1,0 +1,211 @@
+"""Write files and folders whole or not at all, and never over anything of somebody else.
+
+Everything is written under a temporary name, synced, and renamed. What is there already is
+replaced only if this program wrote it (see `write_log`) and the caller was told to; what else
+stands in a replaced folder moves into the new one. Nothing else in the package removes or renames
+files, or opens existing ones for writing.
+
+Symbolic links: folders above a target are followed. A target that is itself a link is written into
+where it leads to a folder (a run that resumes), and is never replaced.
+"""
+
+import errno
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lisbet.core.rename import rename_new
+from lisbet.core.write_log import NEW, WriteLog, hash_of
+from lisbet.errors import OutputError
+
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+
+@contextmanager
+def write_file(path: Path, *, root: Path | None = None, overwrite: bool = False) -> Iterator[Path]:
+    """Write a file under a temporary name; it takes its own when the block ends without an error.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    root : Path, optional
+        The folder whose log notes the file: one that the file lies in or below; default: its own.
+    overwrite : bool
+        Whether a file that this program wrote is replaced.
+
+    Yields
+    ------
+    Path
+        Where to write. On an error it is removed, and `path` stays as it was.
+
+    Raises
+    ------
+    OutputError
+        If there is something else at `path`, or a file of ours that is not to be replaced.
+    """
+    root = path.parent if root is None else root
+    require_file_target(path, root=root, overwrite=overwrite)
+    with naming_file(path):
+        root.mkdir(parents=True, exist_ok=True)
+        notes = WriteLog(root)
+        notes.begin("outputs")
+        notes.make_folders(path.parent)
+        temporary = temporary_name(path, NEW)
+        notes.add_temporary(temporary)
+        try:
+            yield temporary
+            sync(temporary)
+            notes.add(path, size=temporary.stat().st_size, sha256=hash_of(temporary))
+            _take_name(temporary, path, root)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _take_name(temporary: Path, path: Path, root: Path) -> None:
+    """Rename a finished file; what came to its place meanwhile is replaced only if it is ours."""
+    try:
+        rename_new(temporary, path)
+    except FileExistsError:
+        require_file_target(path, root=root, overwrite=True)
+        os.replace(temporary, path)
+
+
+def write_text(path: Path, text: str, *, root: Path | None = None, overwrite: bool = False) -> None:
+    """Write a text file, in UTF-8; see `write_file`."""
+    with write_file(path, root=root, overwrite=overwrite) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+def rewrite_text(path: Path, text: str, root: Path) -> None:
+    """Replace a file that `claim` noted; for one that changes so often that hashes are no use."""
+    temporary = path.with_name(f".{path.name}{NEW}")
+    with naming_file(path):
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NOFOLLOW, 0o666)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        require_file_target(path, root=root, overwrite=True)
+        os.replace(temporary, path)
+        sync(path.parent)
+
+
+def claim(path: Path, root: Path) -> None:
+    """Note a file that this process is going to append to or to rewrite many times.
+
+    Raises
+    ------
+    OutputError
+        If there is one that this program did not write.
+    """
+    notes = WriteLog(root)
+    temporary = path.with_name(f".{path.name}{NEW}")
+    name, other = (p.relative_to(root).as_posix() for p in (path, temporary))
+    if (None, None) in notes.known.files.get(name, ()):
+        return
+    require_file_target(path, root=root, overwrite=True)
+    require_file_target(temporary, root=root, overwrite=True)
+    notes.make_folders(path.parent)
+    notes.add_many([{"file": name}, {"file": other}])
+
+
+def remove_file(path: Path, root: Path) -> None:
+    """Remove a file, if this program wrote it; leave it alone otherwise."""
+    if WriteLog(root).owns(path):
+        path.unlink(missing_ok=True)
+
+
+def require_file_target(path: Path, *, root: Path | None = None, overwrite: bool) -> None:
+    """Refuse to write a file over something that must not be replaced.
+
+    Raises
+    ------
+    OutputError
+        Naming what is there.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    except NotADirectoryError as error:
+        raise OutputError(f"{path} cannot be written: a file stands where a folder must be") \
+            from error  # fmt: skip
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+    if stat.S_ISLNK(status.st_mode):
+        raise OutputError(
+            f"{path} is a symbolic link, and links are not replaced; remove it, or choose another "
+            "place"
+        )
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise OutputError(f"{path} is {what}; expected the name of a file to write")
+    if not overwrite:
+        raise OutputError(f"{path} exists already; replace it with --overwrite, or move it away")
+    if not WriteLog(path.parent if root is None else root).owns(path):
+        raise OutputError(
+            f"{path} was not written by betman, or was changed since; it is not replaced. Move it "
+            "away, or choose another place"
+        )
+
+
+def temporary_name(path: Path, end: str) -> Path:
+    """Return a name that nothing has, beside a path, for what is not finished or is replaced."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{end}")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network and FUSE file systems cannot sync a folder, and do not need to.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until a folder and everything in it is on the disk."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(place, name))
+        sync(Path(place))
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written to, without leaving a trace.
+
+    Raises
+    ------
+    OutputError
+        Naming the folder, or the nearest one above it that exists, and the reason.
+    """
+    there = folder.absolute()
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {folder}: {there}: {error.strerror}; choose another --output_path"
+        ) from error
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Let an error of the system name the file: a full disk does not say for which one it is."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise

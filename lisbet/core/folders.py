@@ -1,0 +1,338 @@
+"""Write, replace and remove folders; see `files` for the rule."""
+
+import errno
+import logging
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lisbet.core.files import naming_file, sync, sync_tree, temporary_name
+from lisbet.core.rename import exchange, rename_new
+from lisbet.core.write_log import LOG, NEW, OLD, WriteLog, hash_of
+from lisbet.errors import OutputError
+
+log = logging.getLogger(__name__)
+
+SHOWN = 5
+"""Things that are named in a message, of more that were found."""
+
+
+@contextmanager
+def write_folder(
+    path: Path, kind: str, *, replaces: frozenset[str] = frozenset(), keep_old: bool = False
+) -> Iterator[Path]:
+    """Fill a folder under a temporary name; it takes its own when the block ends without an error.
+
+    The caller holds the lock of `path`.
+
+    Parameters
+    ----------
+    path : Path
+        The folder to write.
+    kind : str
+        What it is; its log says so.
+    replaces : set of str
+        Kinds of folders of ours that are replaced.
+    keep_old : bool
+        Whether the folder that is replaced is kept, see `kept`, until `remove_kept`.
+
+    Yields
+    ------
+    Path
+        An empty folder to fill. On an error it is removed, and `path` stays as it was.
+
+    Raises
+    ------
+    OutputError
+        If there is something at `path` that must not be replaced.
+    """
+    require_folder_target(path, replaces)
+    with naming_file(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=NEW, dir=path.parent))
+        try:
+            new.chmod(0o777 & ~_umask())  # mkdtemp makes a private one
+            notes = WriteLog(new)
+            notes.begin(kind)
+            yield new
+            _note_all(new, notes)
+            sync_tree(new)
+            notes.complete()
+            if not os.path.lexists(path):
+                rename_new(new, path)
+            else:
+                require_folder_target(path, replaces)
+                _replace(new, path, keep_old=keep_old)
+            sync(path.parent)
+        finally:
+            if new.exists() and not WriteLog(new).known.complete:
+                _remove_tree(new)
+
+
+def kept(path: Path) -> Path:
+    """Return where the folder is kept that another one of the same name replaces."""
+    return path.with_name(f".{path.name}{OLD}")
+
+
+def _note_all(folder: Path, notes: WriteLog) -> None:
+    """Note all files and folders of a folder that was filled."""
+    lines: list[dict[str, Any]] = []
+    for place, folders, names in os.walk(folder):
+        here = Path(place).relative_to(folder)
+        lines += [{"folder": (here / name).as_posix()} for name in sorted(folders)]
+        for name in sorted(names):
+            file = Path(place, name)
+            if file != notes.path:
+                lines.append({
+                    "file": file.relative_to(folder).as_posix(), "size": file.stat().st_size,
+                    "sha256": hash_of(file),
+                })  # fmt: skip
+    notes.add_many(lines)
+
+
+def _replace(new: Path, path: Path, *, keep_old: bool) -> None:
+    """Give a finished folder the name of one that is there, which is then removed or kept."""
+    old = kept(path)
+    keep_old = keep_old and not os.path.lexists(old)
+    if keep_old:
+        rename_new(new, old)
+        if not exchange(old, path):
+            rename_new(old, new)
+            rename_new(path, old)
+            rename_new(new, path)
+    elif exchange(new, path):
+        old = new
+    else:
+        old = temporary_name(path, OLD)
+        rename_new(path, old)
+        rename_new(new, path)
+    sync(path.parent)
+    move_foreign(old, path)
+    if not keep_old:
+        remove_own(old)
+
+
+def move_foreign(source: Path, target: Path) -> None:
+    """Move what is not ours from a folder that is replaced into the one that replaces it."""
+    for path in WriteLog(source).foreign():
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for name in (place, *(place.with_name(f"{place.name}.kept{n}") for n in range(1, 1000))):
+            try:
+                rename_new(path, name)
+            except FileExistsError:
+                continue
+            if name != place:
+                log.warning("%s is not betman's and is kept as %s", place, name)
+            break
+
+
+def remove_own(folder: Path) -> None:
+    """Remove what this program wrote in a folder, and the folder if nothing else is in it."""
+    notes = WriteLog(folder)
+    if notes.kind is None:
+        return
+    folders: list[Path] = []
+    for place, names, files in os.walk(folder):
+        here = Path(place)
+        for name in list(names):
+            path = here / name
+            if path.relative_to(folder).as_posix() in notes.known.temporary:
+                names.remove(name)
+                _remove_tree(path)
+        for name in files:
+            path = here / name
+            if path != notes.path and (
+                path.relative_to(folder).as_posix() in notes.known.temporary or notes.owns(path)
+            ):
+                path.unlink(missing_ok=True)
+        folders.append(here)
+    for path in reversed(folders[1:]):
+        if path.relative_to(folder).as_posix() in notes.known.folders:
+            _remove_if_empty(path)
+    if [path.name for path in folder.iterdir()] == [LOG]:
+        notes.path.unlink()
+        folder.rmdir()
+
+
+def require_folder_target(path: Path, replaces: frozenset[str] = frozenset()) -> None:
+    """Refuse to write a folder where something stands that must not be replaced.
+
+    Parameters
+    ----------
+    path : Path
+        The folder to write.
+    replaces : set of str
+        Kinds of folders of ours that may be replaced.
+
+    Raises
+    ------
+    OutputError
+        Naming what is there.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+    if not replaces:
+        raise OutputError(f"{path} exists already; choose another name, or move it away")
+    if stat.S_ISLNK(status.st_mode):
+        raise OutputError(
+            f"{path} is a symbolic link, and what a link leads to is not replaced; remove the "
+            "link, or choose another name"
+        )
+    if not stat.S_ISDIR(status.st_mode):
+        raise OutputError(f"{path} is a file, which is not replaced; choose another name")
+    kind = WriteLog(path).kind
+    if kind not in replaces:
+        raise OutputError(
+            f"{path} is not replaced: it is {'a ' + kind if kind else contents(path)}, not "
+            f"a {' or '.join(sorted(replaces))} that betman wrote. Choose another name, or move it "
+            "away"
+        )
+
+
+def contents(folder: Path) -> str:
+    """Describe a folder by what is in it, for a message."""
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        return f"a folder that cannot be read ({error.strerror})"
+    if not names:
+        return "an empty folder"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"a folder that holds {', '.join(names[:SHOWN])}{more}"
+
+
+# After a crash ------------------------------------------------------------------------------------
+
+
+def recover(path: Path) -> None:
+    """Finish or undo what a process was doing to a folder when it was killed.
+
+    The caller holds the lock of `path`, so that no process is doing it now.
+    """
+    if not path.parent.is_dir():
+        return
+    left = {end: [p for p in _named_after(path, end) if WriteLog(p).kind] for end in (OLD, NEW)}
+    new = [folder for folder in left[NEW] if WriteLog(folder).known.complete]
+    if not os.path.lexists(path):  # between the two renames of a file system that has no exchange
+        for folder in [*new, *left[OLD], *([kept(path)] if WriteLog(kept(path)).kind else [])]:
+            rename_new(folder, path)
+            break
+    for folder in [*left[NEW], *left[OLD]]:
+        if folder.exists():
+            if WriteLog(folder).known.complete:
+                if path.is_dir():
+                    move_foreign(folder, path)
+                    remove_own(folder)
+            else:
+                _remove_tree(folder)
+    if path.is_dir() and WriteLog(kept(path)).kind:
+        move_foreign(kept(path), path)
+
+
+def remove_temporaries(root: Path) -> None:
+    """Remove what interrupted writes left below a folder, and bring back what was being replaced.
+
+    The caller holds the lock of the folder.
+    """
+    for name in sorted(WriteLog(root).known.temporary):
+        path = root / name
+        if not os.path.lexists(path):
+            continue
+        target = _target_of(path)
+        if path.name.endswith(OLD) and not os.path.lexists(target):
+            rename_new(path, target)
+        elif path.is_dir() and not path.is_symlink():
+            _remove_tree(path)
+        else:
+            path.unlink()
+
+
+def _named_after(path: Path, end: str) -> list[Path]:
+    """Return the temporary folders beside a folder that were made for it."""
+    start = f".{path.name}."
+    return [
+        other
+        for other in sorted(path.parent.iterdir())
+        if other.name.startswith(start)
+        and other.name.endswith(end)
+        and len(other.name) == len(start) + 8 + len(end)
+        and other.is_dir()
+        and not other.is_symlink()
+    ]
+
+
+def temporary_folder(path: Path, root: Path) -> Path:
+    """Make an empty folder beside a folder that is going to be written, noted in the root's log."""
+    folder = temporary_name(path, NEW)
+    notes = WriteLog(root)
+    notes.make_folders(path.parent)
+    notes.add_temporary(folder)
+    folder.mkdir()
+    return folder
+
+
+def replace_folder(new: Path, path: Path, root: Path) -> None:
+    """Give a finished folder below `root` its name; one of the same name goes in one step.
+
+    Both were written by this program, as its caller knows.
+    """
+    if not os.path.lexists(path):
+        rename_new(new, path)
+        return
+    if not exchange(new, path):
+        old = temporary_name(path, OLD)
+        WriteLog(root).add_temporary(old)
+        rename_new(path, old)
+        rename_new(new, path)
+        new = old
+    _remove_tree(new)
+
+
+def remove_folder(folder: Path, root: Path) -> bool:
+    """Remove a folder below `root` in which everything is ours; return whether it was.
+
+    It is renamed first, so that a crash on the way leaves nothing that looks whole.
+    """
+    notes = WriteLog(root)
+    name = folder.relative_to(root).as_posix()
+    if name not in notes.known.folders or list(notes.foreign(folder)):
+        return False
+    temporary = temporary_name(folder, NEW)
+    notes.add_temporary(temporary)
+    rename_new(folder, temporary)
+    _remove_tree(temporary)
+    return True
+
+
+def _target_of(temporary: Path) -> Path:
+    """Return what a temporary name was made for."""
+    return temporary.with_name(temporary.name[1:].rsplit(".", 2)[0])
+
+
+def _remove_tree(folder: Path) -> None:
+    """Remove a folder that this process, or one that was killed, was writing."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
