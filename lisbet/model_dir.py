@@ -2,8 +2,6 @@
 
 import io
 import logging
-import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,15 @@ from lisbet.errors import LisbetError, ModelError, OutputError, first_message
 from lisbet.models.heads import EmbeddingHeadConfig
 from lisbet.models.multitask import ModelConfig, MultiTaskModel, load_weights
 from lisbet.options import ExportOptions, InfoOptions
-from lisbet.publish import published, published_folder, require_writable
+from lisbet.publish import published_folder, require_writable
 from lisbet.yaml_files import read_yaml, write_yaml
 
 log = logging.getLogger(__name__)
 
 MODEL_CONFIG = "model_config.yml"
 RUN_CONFIG = "run_config.yml"
-WEIGHTS_LAST = "weights/weights_last.pt"
+WEIGHTS = "weights"
+WEIGHTS_LAST = f"{WEIGHTS}/weights_last.pt"
 EMBEDDING = "embedding"
 BUFFER = 8 * 2**20
 """Bytes written at once: a network file system is slow at small pieces."""
@@ -44,62 +43,6 @@ def run_folder(output_path: Path, run_id: str, *, overwrite: bool) -> Path:
         )
     require_writable(folder.parent)
     return folder
-
-
-def create(folder: Path, config: ModelConfig, run: dict[str, Any]) -> None:
-    """Publish a run's folder with its configurations.
-
-    An earlier model there is set aside as ``.<run_id>.replaced`` until `discard_replaced`: it stays
-    loadable until the new one has weights.
-    """
-    aside = _aside(folder)
-    remove_leftovers(folder)
-    if aside.exists():
-        # An interrupted --overwrite: of the two, keep the one that has weights.
-        shutil.rmtree(aside if (folder / WEIGHTS_LAST).exists() else folder, ignore_errors=True)
-        if not folder.exists():
-            aside.rename(folder)
-    with published_folder(folder, replaced=aside) as beside:
-        write_yaml(beside / MODEL_CONFIG, config.model_dump(mode="json", exclude_defaults=True))
-        write_yaml(beside / RUN_CONFIG, run)
-    if aside.exists():
-        log.info("the earlier model is kept as %s until this one has weights", aside)
-
-
-def update_run_config(folder: Path, run: dict[str, Any]) -> None:
-    """Publish run_config.yml anew, for a run that goes on with other options."""
-    with published(folder / RUN_CONFIG) as beside:
-        write_yaml(beside, run)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what interrupted writes of a run left behind, in its folder and beside it."""
-    beside = re.compile(rf"\.{re.escape(folder.name)}\.[a-z0-9_]{{8}}\.(partial|old)")
-    left = [path for path in folder.parent.glob(".*") if beside.fullmatch(path.name)]
-    left += [p for p in folder.rglob(".*") if p.name.endswith((".partial", ".old", ".removed"))]
-    for path in left:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def discard_replaced(folder: Path) -> None:
-    """Remove the model that this one replaces."""
-    shutil.rmtree(_aside(folder), ignore_errors=True)
-
-
-def restore_replaced(folder: Path) -> None:
-    """Undo a run that came to no weights: an earlier model takes its place again."""
-    if (folder / WEIGHTS_LAST).exists():
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    if _aside(folder).exists():
-        _aside(folder).rename(folder)
-
-
-def _aside(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.replaced")
 
 
 def save_weights(

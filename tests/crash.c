@@ -113,4 +113,9 @@ BY_PATH(unlink, (const char *path), AT_FDCWD, path, (path))
 BY_PATH(unlinkat, (int dir, const char *path, int flags), dir, path, (dir, path, flags))
 BY_PATH(rename, (const char *from, const char *to), AT_FDCWD, from, (from, to))
 BY_PATH(renameat, (int d1, const char *from, int d2, const char *to), d1, from, (d1, from, d2, to))
+BY_PATH(renameat2, (int d1, const char *from, int d2, const char *to, unsigned flags), d1, from,
+        (d1, from, d2, to, flags))
+BY_PATH(link, (const char *from, const char *to), AT_FDCWD, to, (from, to))
+BY_PATH(linkat, (int d1, const char *from, int d2, const char *to, int flags), d2, to,
+        (d1, from, d2, to, flags))
 BY_PATH(chmod, (const char *path, mode_t mode), AT_FDCWD, path, (path, mode))

@@ -102,7 +102,7 @@ def left():
     names += [f"{newest}/{n}" for n in manifest["files"] if n.endswith((".pt", ".distcp"))]
     found = {n: hashlib.sha256(open(f"models/a/{n}", "rb").read()).hexdigest() for n in names}
     strays = [n for _, folders, files in os.walk("models") for n in folders + files
-              if n[0] == "." and n != ".metadata"]
+              if n[0] == "." and n not in (".metadata", ".lisbet.jsonl")]
     return found | {"strays": strays}
 
 def answer(**values):

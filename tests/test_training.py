@@ -19,6 +19,7 @@ from lisbet.errors import ConfigError, DataError
 from lisbet.training.batching import Batching
 from lisbet.training.optim import rate_factor
 from lisbet.training.sampler import split
+from lisbet.training.status import read_status
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 
@@ -43,8 +44,8 @@ def test_what_a_run_leaves(dataset, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "models" / "a"
     checkpoints = [file for file in files(folder) if file.startswith("checkpoints/")]
     assert [file for file in files(folder) if file not in checkpoints] == [
-        "README.md", "events.jsonl", "model_config.yml", "run_config.yml", "status.json",
-        "training_history.csv", "weights/weights_last.pt",
+        ".lisbet.jsonl", "README.md", "events.jsonl", "model_config.yml", "run_config.yml",
+        "status.json", "training_history.csv", "weights/weights_last.pt",
     ]  # fmt: skip
     assert len({Path(file).parent for file in checkpoints}) == 2
     config = yaml.safe_load((folder / "model_config.yml").read_text())
@@ -281,26 +282,26 @@ def test_an_existing_run_is_kept_unless_it_is_to_be_replaced(
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["a"]
 
 
-def test_an_overwrite_that_is_killed_leaves_a_model(dataset, tmp_path, monkeypatch):
+def test_an_overwrite_that_is_interrupted_leaves_the_earlier_model(dataset, tmp_path, monkeypatch):
     train("--run_id=a", "--epochs=1", data=dataset, cwd=tmp_path, monkeypatch=monkeypatch)
     models = tmp_path / "models"
     before = (models / "a" / model_dir.WEIGHTS_LAST).read_bytes()
 
-    def killed(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(model_dir, "save_weights", killed)
-        for _ in range(2):  # and once more, after the first was killed
+        patched.setattr(model_dir, "save_weights", interrupted)
+        for failed in ("a.failed", "a.failed2"):
             with pytest.raises(SystemExit) as caught:
                 train("--run_id=a", "--epochs=1", "--overwrite",
                       data=dataset, cwd=tmp_path, monkeypatch=monkeypatch)  # fmt: skip
             assert caught.value.code == 130
-            kept = models / ".a.replaced" / model_dir.WEIGHTS_LAST
-            assert kept.read_bytes() == before
+            assert (models / "a" / model_dir.WEIGHTS_LAST).read_bytes() == before
+            assert read_status(models / failed)["state"] == "failed"
     train("--run_id=a", "--epochs=1", "--overwrite",
           data=dataset, cwd=tmp_path, monkeypatch=monkeypatch)  # fmt: skip
-    assert [path.name for path in models.iterdir()] == ["a"]
+    assert {path.name for path in models.iterdir()} == {"a", "a.failed", "a.failed2"}
 
 
 def fill(path: Path) -> None:
@@ -334,8 +335,9 @@ def test_a_full_disk_keeps_the_earlier_model(dataset, tmp_path):
         assert "Traceback" not in done.stderr
         assert weights.read_bytes() == before
         kept = [file for file in files(disk / "models") if "checkpoints" not in file]
-        assert kept == [f"a/{name}" for name in ("README.md", "events.jsonl", "model_config.yml",
-                        "run_config.yml", "status.json", "weights/weights_last.pt")]  # fmt: skip
+        assert kept == [f"a/{name}" for name in (".lisbet.jsonl", "README.md", "events.jsonl",
+                        "model_config.yml", "run_config.yml", "status.json",
+                        "weights/weights_last.pt")]  # fmt: skip
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -346,14 +348,20 @@ def test_a_run_that_diverges_leaves_no_broken_model(dataset, tmp_path, monkeypat
     before = weights.read_bytes()
     capsys.readouterr()
     monkeypatch.setattr(torch.nn.functional, "binary_cross_entropy_with_logits", infinite)
-    for run_id in ("a", "b"):
+    for run_id, record in (("a", "a.failed"), ("b", "b")):
         with pytest.raises(SystemExit) as caught:
             train(f"--run_id={run_id}", "--overwrite", data=dataset, cwd=tmp_path,
                   monkeypatch=monkeypatch)  # fmt: skip
         assert caught.value.code == 2
-        assert "no model was written" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "no model was written" in said
+        assert ("--run_id=a.failed" in said) == (run_id == "a")
+        assert read_status(tmp_path / "models" / record)["state"] == "failed"
+        train(f"--run_id={record}", "--debug_step=0", data=dataset, cwd=tmp_path,
+              monkeypatch=monkeypatch)  # fmt: skip
+        assert "step 0: epoch 1" in capsys.readouterr().out
     assert weights.read_bytes() == before
-    assert [path.name for path in (tmp_path / "models").iterdir()] == ["a"]
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {"a", "a.failed", "b"}
 
 
 def infinite(logits, labels, **_):

@@ -91,10 +91,12 @@ class Command:
 
     def _from_file(self, path: Path) -> dict[str, Any]:
         """Read the options of a YAML file, alone or under ``options`` as in run_config.yml."""
-        values = read_yaml(path)
-        values = values.get("options", values)
+        content = read_yaml(path)
+        values = content.get("options", content)
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: 'options' is no mapping of names to values")
+        if "options" in content:  # of a run, which earlier releases wrote with this option
+            values.pop("overwrite", None)
         if strange := [str(name) for name in values if name not in self.fields]:
             raise ConfigError(f"{path}: {unknown('option', strange[0], self.fields)}")
         return {name: _typed(path, name, v) for name, v in values.items() if name != "config"}

@@ -79,6 +79,27 @@ def kept(path: Path) -> Path:
     return path.with_name(f".{path.name}{OLD}")
 
 
+def restore_kept(path: Path, failed: Path) -> None:
+    """Undo a replacement: the folder that was kept takes its name again.
+
+    The caller holds the lock of `path`.
+
+    Parameters
+    ----------
+    path : Path
+        The folder that replaced it.
+    failed : Path
+        A name that nothing has, for the one that replaced it.
+    """
+    if exchange(kept(path), path):
+        rename_new(kept(path), failed)
+    else:
+        rename_new(path, failed)
+        rename_new(kept(path), path)
+    move_foreign(failed, path)
+    sync(path.parent)
+
+
 def _note_all(folder: Path, notes: WriteLog) -> None:
     """Note all files and folders of a folder that was filled."""
     lines: list[dict[str, Any]] = []
@@ -296,6 +317,28 @@ def replace_folder(new: Path, path: Path, root: Path) -> None:
         rename_new(new, path)
         new = old
     _remove_tree(new)
+
+
+def rename_folder(folder: Path, new: Path, root: Path) -> None:
+    """Give a folder below `root` a name that nothing has; its files stay ours under the new one."""
+    old, name = (path.relative_to(root).as_posix() for path in (folder, new))
+    notes = WriteLog(root)
+    lines: list[dict[str, Any]] = [
+        {"folder": name + other.removeprefix(old)}
+        for other in sorted(notes.known.folders)
+        if other == old or other.startswith(f"{old}/")
+    ]
+    for file, entries in notes.known.files.items():
+        if file.startswith(f"{old}/"):
+            lines += [{"file": name + file.removeprefix(old), "size": size} for size, _ in entries]
+    notes.add_many(lines)
+    rename_new(folder, new)
+
+
+def remove_temporary(folder: Path, root: Path) -> None:
+    """Remove a folder that `temporary_folder` made and that was not finished."""
+    if folder.relative_to(root).as_posix() in WriteLog(root).known.temporary:
+        _remove_tree(folder)
 
 
 def remove_folder(folder: Path, root: Path) -> bool:

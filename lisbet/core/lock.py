@@ -6,6 +6,7 @@ cannot be seen (another machine, a container), if its time stamp stands still.
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -25,6 +26,8 @@ BEAT_S = 5.0
 WATCH_S = 30.0
 """A lock of another machine whose time stamp stands still for so long is stale."""
 LOCK = ".lock"
+NO_LINKS = {errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What a file system answers that has no hard links."""
 
 
 class LockedError(OutputError):
@@ -44,6 +47,7 @@ class Lock:
         self.target = target
         self.path = target.with_name(f".{target.name}{LOCK}")
         self.token = secrets.token_hex(8)
+        self._made: list[Path] = []
         self._over = threading.Event()
         self._beats: threading.Thread | None = None
 
@@ -55,6 +59,10 @@ class Lock:
         LockedError
             Naming the process that holds it.
         """
+        folder = self.path.parent
+        while not folder.exists():
+            self._made.append(folder)
+            folder = folder.parent
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while not self._create():
             holder = read_holder(self.path)
@@ -103,18 +111,23 @@ class Lock:
         if holder is not None and holder.get("token") == self.token:
             with contextlib.suppress(OSError):
                 self.path.unlink()
+        with contextlib.suppress(OSError):  # nothing was written into them
+            for folder in self._made:
+                folder.rmdir()
 
     def _create(self) -> bool:
         """Create the lock with its content in one step; return False if there is one."""
         whole = self.path.with_name(f"{self.path.name}.{self.token}")
         content = json.dumps({"token": self.token} | _this_process()).encode()
         with _naming(self.path):
-            _write_new(whole, content)
             try:
+                _write_new(whole, content)
                 os.link(whole, self.path)
             except FileExistsError:
                 return False
-            except OSError:  # a file system without hard links
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
                 try:
                     _write_new(self.path, content)
                 except FileExistsError:

@@ -4,20 +4,24 @@ Nothing in it tells when or how often a run was started, so that one that was in
 very same card.
 """
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from lisbet import model_dir
+from lisbet.core.files import require_file_target, write_text
+from lisbet.errors import OutputError
 from lisbet.options import LAUNCH_OPTIONS, TrainOptions
-from lisbet.publish import published
 from lisbet.training.pictures import FOLDER
 from lisbet.training.resume import HARMLESS
 from lisbet.training.setup import NOT_KEPT
 
 if TYPE_CHECKING:
     from lisbet.training.run import Run
+
+log = logging.getLogger(__name__)
 
 CARD = "README.md"
 HIDDEN = (HARMLESS | NOT_KEPT | LAUNCH_OPTIONS | {"run_id"}) - {"data_path", "epochs"}
@@ -26,12 +30,16 @@ MANY = 20
 
 
 def write_card(run: "Run") -> None:
-    """Publish the model card of a run that has come to its end."""
+    """Write the model card of a run that has come to its end; a README of somebody else stays."""
     text = card(run)
     path = run.folder / CARD
+    try:
+        require_file_target(path, root=run.folder, overwrite=True)
+    except OutputError as error:
+        log.warning("no model card was written: %s", error)
+        return
     if not path.exists() or path.read_text("utf-8") != text:
-        with published(path) as beside:
-            beside.write_text(text, "utf-8")
+        write_text(path, text, root=run.folder, overwrite=True)
 
 
 def card(run: "Run") -> str:

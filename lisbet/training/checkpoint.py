@@ -2,8 +2,6 @@
 
 import json
 import logging
-import os
-import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,8 +16,15 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from lisbet.config import Config
+from lisbet.core.files import sync
+from lisbet.core.folders import (
+    remove_folder,
+    remove_temporary,
+    replace_folder,
+    temporary_folder,
+)
+from lisbet.core.write_log import WriteLog
 from lisbet.model_dir import save_tensors
-from lisbet.publish import sync
 from lisbet.training import strategy
 from lisbet.training.manifest import (
     CHECKPOINTS,
@@ -33,8 +38,6 @@ from lisbet.training.manifest import (
 log = logging.getLogger(__name__)
 
 PROGRESS, METRICS = "progress.json", "metrics.pt"
-REPLACED = ".old"
-"""End of the name of a whole checkpoint that another one of the same step replaces."""
 
 
 class Progress(Config):
@@ -165,7 +168,7 @@ class Checkpoints:
     ) -> None:
         """Write the parts of all processes, in stages that end on all if they fail on one."""
         started = time.perf_counter()
-        accelerator, beside = self.accelerator, target.with_name(f".{target.name}.partial")
+        accelerator = self.accelerator
         own: dict[str, File] = {}
 
         def stage(work: Callable[[], Any], *, by_first: bool = False) -> None:
@@ -177,8 +180,8 @@ class Checkpoints:
                 reason = error.strerror or str(error)
                 failure = error.errno or 0, reason, str(error.filename or target)
             if failed := [said for said in self._gathered(failure) if said]:
-                if accelerator.is_main_process:
-                    shutil.rmtree(beside, ignore_errors=True)
+                if accelerator.is_main_process and made:
+                    remove_temporary(made[0], self.run)
                 raise OSError(*failed[0])
 
         def hash_own() -> None:
@@ -187,7 +190,9 @@ class Checkpoints:
             for path in names[accelerator.process_index :: count]:
                 own[path.relative_to(beside).as_posix()] = _synced(path)
 
-        stage(lambda: _fresh(target), by_first=True)
+        made: list[Path] = []
+        stage(lambda: made.append(temporary_folder(target, self.run)), by_first=True)
+        beside: Path = next(filter(None, self._gathered(made[0] if made else None)))
         stage(lambda: write(beside, self._group))
         stage(lambda: _write_progress(beside, progress, counts), by_first=True)
         stage(hash_own)
@@ -216,26 +221,26 @@ class Checkpoints:
         manifest.write(beside)
         for folder in {beside, *((beside / name).parent for name in files)}:
             sync(folder)
-        replaced = target.with_name(f".{target.name}{REPLACED}")
-        if target.exists():  # the same step once more, after scoring that a stop had cut off
-            os.rename(target, replaced)
-        os.rename(beside, target)
-        shutil.rmtree(replaced, ignore_errors=True)
+        self._note(beside, target)
+        # There is one of the same step after scoring that a stop had cut off.
+        replace_folder(beside, target, self.run)
         sync(target.parent)
         sync(target.parent.parent)
         for old in published_checkpoints(self.run)[self.keep :]:
             try:
-                remove_folder(old)
+                if not remove_folder(old, self.run):
+                    log.warning("%s stays: it holds files that betman did not write", old)
             except OSError as error:  # the new one is there all the same
                 log.warning("an old checkpoint stays: %s", _reason(error))
 
-
-def recover(run: Path) -> None:
-    """Bring a checkpoint back that was about to be replaced when the run was killed."""
-    for aside in (run / CHECKPOINTS).glob(f".step_*{REPLACED}"):
-        target = aside.with_name(aside.name[1:].removesuffix(REPLACED))
-        if not target.exists():
-            aside.rename(target)
+    def _note(self, beside: Path, target: Path) -> None:
+        """Note the files of a finished checkpoint under the name that it is about to get."""
+        lines: list[dict[str, Any]] = [{"folder": target.relative_to(self.run).as_posix()}]
+        for path in sorted(beside.rglob("*")):
+            name = (target / path.relative_to(beside)).relative_to(self.run).as_posix()
+            size = None if path.is_dir() else path.stat().st_size
+            lines.append({"folder": name} if size is None else {"file": name, "size": size})
+        WriteLog(self.run).add_many(lines)
 
 
 def read_progress(folder: Path) -> tuple[Progress, list[dict[str, Tensor]]]:
@@ -243,21 +248,6 @@ def read_progress(folder: Path) -> tuple[Progress, list[dict[str, Tensor]]]:
     progress = Progress(**json.loads((folder / PROGRESS).read_text("utf-8")))
     counts = torch.load(folder / METRICS, map_location="cpu", weights_only=True)
     return progress, list(counts)
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a checkpoint so that a crash on the way leaves nothing that looks like one."""
-    aside = folder.with_name(f".{folder.name}.removed")
-    shutil.rmtree(aside, ignore_errors=True)
-    os.rename(folder, aside)
-    shutil.rmtree(aside)
-
-
-def _fresh(target: Path) -> Path:
-    beside = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    return beside
 
 
 def _write_progress(folder: Path, progress: Progress, counts: list) -> None:

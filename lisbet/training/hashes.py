@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object
 
-from lisbet.publish import published
+from lisbet.core.files import write_file
 from lisbet.training.sampler import Batch
 
 HASHES = "sample_hashes.csv"
@@ -41,8 +41,11 @@ class SampleHashes:
 
     @staticmethod
     def write(path: Path, rows: list[tuple[int, int, str]]) -> None:
-        """Publish the table."""
-        with published(path) as beside, beside.open("w", newline="") as stream:
+        """Write the table."""
+        with (
+            write_file(path, overwrite=True) as temporary,
+            temporary.open("w", newline="") as stream,
+        ):
             csv.writer(stream).writerows([("epoch", "step", "sha256"), *rows])
 
 

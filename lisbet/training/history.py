@@ -3,15 +3,18 @@
 import csv
 from pathlib import Path
 
+from lisbet.core.files import write_file
 from lisbet.errors import ModelError
-from lisbet.publish import published
 
 HISTORY = "training_history.csv"
 
 
 def write_history(path: Path, rows: list[dict[str, float]]) -> None:
-    """Publish the rows so far; all have the same columns."""
-    with published(path) as beside, beside.open("w", newline="", encoding="utf-8") as stream:
+    """Write the rows so far; all have the same columns."""
+    with (
+        write_file(path, overwrite=True) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

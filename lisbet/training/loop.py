@@ -3,18 +3,20 @@
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
-from lisbet import model_dir
 from lisbet.allocator import keep_freed_memory
-from lisbet.errors import ConfigError
+from lisbet.core.lock import Lock
+from lisbet.errors import ConfigError, StoppedError
 from lisbet.models.multitask import MultiTaskModel, load_backbone
 from lisbet.options import TrainOptions
 from lisbet.processes.together import together
-from lisbet.training import resume, strategy
+from lisbet.training import resume, run_folder, strategy
 from lisbet.training.batching import Batching
 from lisbet.training.card import write_card
 from lisbet.training.debug import print_step
@@ -37,7 +39,20 @@ def train_model(options: TrainOptions) -> None:
 
 def train_on(accelerator: Accelerator, options: TrainOptions, stops: Stops, started: float) -> None:
     """Train on the processes there are; nothing is written before everything was checked."""
+    options = run_folder.with_run_id(options)
+    with run_folder.writing(options) as lock:
+        _train(accelerator, options, stops, started, lock)
+
+
+def _train(
+    accelerator: Accelerator,
+    options: TrainOptions,
+    stops: Stops,
+    started: float,
+    lock: Lock | None,
+) -> None:
     run, description, checkpoint = make_run(accelerator, options, started)
+    run.lock = lock
     setup, speaks = run.setup, accelerator.is_main_process
     if options.dry_run:
         if speaks:
@@ -47,7 +62,15 @@ def train_on(accelerator: Accelerator, options: TrainOptions, stops: Stops, star
     if checkpoint is not None:
         run.take_up(checkpoint)
     elif options.resume:
-        resume.require_nothing_to_lose(setup.folder, run.config)
+        finished: list[Any] = [None]
+        if speaks:
+            finished = [
+                resume.finished_without_checkpoint(setup.folder, run.config, options.epochs)
+            ]
+        if broadcast_object_list(finished)[0]:
+            if speaks:
+                print(f"{setup.folder} is finished; its checkpoints were removed")
+            return
     if options.debug_step is not None:
         stops.running = True
         print_step(run, options.debug_step, stops)
@@ -58,10 +81,9 @@ def train_on(accelerator: Accelerator, options: TrainOptions, stops: Stops, star
     if speaks:
         log.info("%s", description)
         if checkpoint is None:
-            model_dir.create(setup.folder, setup.config, run.config)
+            run_folder.create(options, setup.folder, setup.config, run.config)
         elif run.epoch < options.epochs:
-            model_dir.update_run_config(setup.folder, run.config)
-
+            run_folder.update_config(setup.folder, run.config)
     try:
         run.tracking.start(run.step, run.epoch, again=checkpoint is not None)
         while run.epoch < options.epochs:
@@ -72,6 +94,8 @@ def train_on(accelerator: Accelerator, options: TrainOptions, stops: Stops, star
             write_card(run)
     except BaseException as error:
         run.tracking.finish(error)
+        if speaks and not isinstance(error, StoppedError):
+            run_folder.restore_earlier_model(setup.folder)
         raise
     run.tracking.finish()
     if speaks:

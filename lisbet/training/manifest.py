@@ -12,8 +12,8 @@ from typing import Self
 from pydantic import ValidationError
 
 from lisbet.config import Config
+from lisbet.core.files import sync
 from lisbet.errors import ModelError, first_message
-from lisbet.publish import sync
 
 CHECKPOINTS = "checkpoints"
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"

@@ -8,9 +8,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from lisbet import model_dir
+from lisbet.core.folders import rename_folder
 from lisbet.errors import ConfigError, DataError, ModelError, OutputError
 from lisbet.options import VerifyOptions
-from lisbet.training import strategy
+from lisbet.training import run_folder, strategy
 from lisbet.training.batching import Batching
 from lisbet.training.checkpoint import read_progress
 from lisbet.training.consolidate import read_weights_of
@@ -92,7 +93,7 @@ def set_newer_aside(run: Path, taken: Path) -> None:
         if int(folder.name[5:]) > int(taken.name[5:]):
             names = (f"damaged_{folder.name}{end}" for end in ("", *(f"_{n}" for n in range(1000))))
             free = next(path for n in names if not (path := folder.with_name(n)).exists())
-            folder.rename(free)
+            rename_folder(folder, free, run)
 
 
 def require_same_run(begun: dict[str, Any], run: dict[str, Any], folder: Path) -> None:
@@ -163,37 +164,23 @@ def require_same_strategy(manifest: Manifest, accelerator: Accelerator) -> None:
         )
 
 
-def run_folder(options: Any, run_id: str) -> tuple[Path, bool]:
-    """Return the model directory of a run, and whether it has checkpoints to go on from."""
-    folder = options.output_path / "models" / run_id
-    there = bool(published_checkpoints(folder))
-    if options.debug_step is not None:
-        if not (folder / model_dir.RUN_CONFIG).is_file():
-            raise ModelError(f"{folder} is no run whose steps --debug_step could repeat")
-        return folder, there
-    if there and options.resume:
-        return folder, True
-    overwrite = options.overwrite or options.resume  # see require_nothing_to_lose
-    return model_dir.run_folder(options.output_path, run_id, overwrite=overwrite), False
-
-
-def require_nothing_to_lose(run: Path, config: dict[str, Any]) -> None:
-    """Refuse to start anew over weights of another run: without checkpoints, only its own may go.
+def finished_without_checkpoint(run: Path, config: dict[str, Any], epochs: int) -> bool:
+    """Whether a run that has no checkpoint is finished; if not, it may start anew.
 
     Raises
     ------
     LisbetError
-        If there are weights, and this run would not come to the same.
+        If it has weights that starting anew would lose, or that are of a run with other options.
     """
-    if not (run / model_dir.WEIGHTS_LAST).exists():
-        return
-    if not (run / model_dir.RUN_CONFIG).exists():
+    if not run_folder.has_weights(run):
+        return False
+    if not (run / model_dir.RUN_CONFIG).is_file():
         raise OutputError(
-            f"{run} has weights but no checkpoint to go on from; choose another --run_id, or "
-            "replace it with --overwrite instead of --resume"
+            f"{run} has weights but neither a checkpoint nor {model_dir.RUN_CONFIG}; choose "
+            "another --run_id"
         )
     require_same_run(read_yaml(run / model_dir.RUN_CONFIG), config, run)
-    log.warning("%s has no checkpoint yet; the run starts anew", run)
+    return run_folder.is_finished(run, epochs)
 
 
 def same_passes(batching: Batching, checkpoint: Path | None) -> Batching:

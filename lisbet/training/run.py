@@ -12,11 +12,12 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from lisbet import model_dir
+from lisbet.core.lock import Lock
 from lisbet.errors import DataError, StoppedError
 from lisbet.models.multitask import MultiTaskModel
 from lisbet.options import TrainOptions
 from lisbet.processes.start import mixed_precision_of
-from lisbet.training import strategy
+from lisbet.training import run_folder, strategy
 from lisbet.training.batching import Batching
 from lisbet.training.checkpoint import Checkpoints, Progress, read_progress
 from lisbet.training.evaluate import evaluate, forward
@@ -89,6 +90,8 @@ class Run:
             speaks=self.speaks,
         )  # fmt: skip
         self.started = self.saved = started
+        self.lock: Lock | None = None
+        """The lock of the run, on the process that holds it."""
         self.step, self.skipped = 0, 0
         self.history: list[dict[str, float]] = []
         self.hashes = SampleHashes() if options.hash_samples else None
@@ -231,6 +234,8 @@ class Run:
             run=self.config,
         )
         self.tracking.sync()
+        if self.lock is not None:
+            self.lock.require_held()
         self.checkpoints.save(progress, self.scores.state())
 
     def take_up(self, folder: Path) -> None:
@@ -259,8 +264,8 @@ class Run:
         if self.speaks:
             log.info("going on from %s", folder)
             if self.options.debug_step is None:
+                run_folder.adopt(self.folder)
                 set_newer_aside(self.folder, folder)
-                model_dir.remove_leftovers(self.folder)
         self.accelerator.wait_for_everyone()
 
     def _stop_is_due(self, stops: Stops) -> bool:
@@ -372,11 +377,11 @@ class Run:
         epoch = step // self.train.steps
         saved = self.checkpoints.last()
         left = f"checkpoint step_{saved[0]:08} is good" if saved else "no checkpoint was written"
-        if self.speaks and not saved and self.options.debug_step is None:
-            model_dir.restore_replaced(self.folder)
         known = [row["train_loss"] for row in self.history if math.isfinite(row["train_loss"])]
         if not saved and not known:
             left = "no model was written"
+            if failed := run_folder.failed_folder(self.folder):
+                left += f"; the record of this run is {failed}, name it with --run_id={failed.name}"
         return DataError(
             f"epoch {epoch + 1}, step {step}: {', '.join(what)} is infinite or no number, among "
             f"the samples {rows} of the batch. Try a smaller --learning_rate or "
@@ -400,6 +405,6 @@ def save_weights(
     if row is best:
         model_dir.save_weights(place / "weights_best.pt", weights, root=folder, overwrite=True)
     model_dir.save_weights(folder / model_dir.WEIGHTS_LAST, weights, root=folder, overwrite=True)
-    model_dir.discard_replaced(folder)
+    run_folder.remove_kept(folder)
     if options.save_history:
         write_history(folder / HISTORY, history)

@@ -1,7 +1,6 @@
 """Everything that is read, resolved and checked before the first step."""
 
 import platform
-import time
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,13 +23,12 @@ from lisbet.options import LAUNCH_OPTIONS, TrainingOptions, TrainOptions
 from lisbet.processes import environment
 from lisbet.processes.start import mixed_precision_of
 from lisbet.tasks import TASKS, Task
-from lisbet.training import resume, strategy
+from lisbet.training import run_folder, strategy
 from lisbet.training.batching import Batching
-from lisbet.training.checkpoint import recover
 from lisbet.training.datasets import Loaded, load, samplers
 from lisbet.training.sampler import Sampler
 
-NOT_KEPT = {"config", "debug_step", "dry_run", "resume"}
+NOT_KEPT = {"config", "debug_step", "dry_run", "overwrite", "resume"}
 """Options that are about one start of a run, not about the run."""
 MOST_LISTED = 1000
 """Of more recordings, run_config.yml does not say one by one what was done to them."""
@@ -76,11 +74,13 @@ class Setup:
         LisbetError
             One message; nothing has been written.
         """
-        if options.run_id is not None and environment.rank() == 0:
-            recover(options.output_path / "models" / options.run_id)
-        # The processes of a run start within a second or two of each other: one names it for all.
-        (run_id,) = broadcast_object_list([options.run_id or time.strftime("%Y%m%d%H%M%S")])
-        folder, goes_on = resume.run_folder(options, run_id)
+        options = run_folder.with_run_id(options)
+        assert options.run_id is not None
+        run_id = options.run_id
+        found: list[Any] = [None]
+        if environment.rank() == 0:  # another machine may not see yet what was just renamed
+            found = [run_folder.check(options, run_id)]
+        folder, goes_on = broadcast_object_list(found)[0]
         tasks = check_without_recordings(options)
         backbone = None
         if options.load_backbone_weights is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from lisbet.publish import published
+from lisbet.core.files import claim, rewrite_text
 
 STATUS = "status.json"
 RUNNING, STOPPED, FINISHED, FAILED = "running", "stopped", "finished", "failed"
@@ -73,8 +73,9 @@ class Status:
             "beat_s": round(self._beats[1], 1),
             "seconds": round(self._before + now - self._here, 1),
         }
-        with published(self.path) as beside:
-            beside.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+        folder = self.path.parent
+        claim(self.path, folder)
+        rewrite_text(self.path, json.dumps(content, indent=1) + "\n", folder)
 
 
 def read_status(folder: Path) -> dict[str, Any]:

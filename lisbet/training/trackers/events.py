@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lisbet.publish import published, sync
+from lisbet.core.files import claim, rewrite_text, sync
 
 EVENTS = "events.jsonl"
 
@@ -33,6 +33,7 @@ class Events:
         OSError
             If it cannot be written; the next one takes its place.
         """
+        claim(self.path, self.path.parent)
         line = json.dumps({name: _plain(value) for name, value in row.items()}) + "\n"
         handle = os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o666)
         try:
@@ -73,8 +74,8 @@ class Events:
         rows = [row for row in there if _is_of(row, step, finished)]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         if text.encode() != self.path.read_bytes():
-            with published(self.path) as beside:
-                beside.write_text(text, "utf-8")
+            claim(self.path, self.path.parent)
+            rewrite_text(self.path, text, self.path.parent)
         return rows
 
 

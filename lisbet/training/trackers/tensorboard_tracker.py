@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
+from lisbet.core.write_log import WriteLog
 from lisbet.training.trackers import Start
 
 FOLDER = "tensorboard"
@@ -23,7 +24,13 @@ class TensorBoardTracker:
 
     def __init__(self, start: Start) -> None:
         again = start.step + 1 if start.again else None
-        self._writer = SummaryWriter(str(start.folder / FOLDER), purge_step=again)
+        place = start.folder / FOLDER
+        before = set(place.iterdir()) if place.is_dir() else set()
+        self._writer = SummaryWriter(str(place), purge_step=again)
+        notes = WriteLog(start.folder)
+        notes.add_many([{"folder": FOLDER}])
+        for path in set(place.iterdir()) - before:
+            notes.add(path)
 
     def log(self, row: dict[str, Any], pictures: dict[str, Path]) -> None:
         """Write the numbers and pictures of a step."""
