@@ -119,17 +119,35 @@ statuses, points = run(line)
 assert not any(statuses), said()
 whole = left()
 answer(points=points)
+os.rename("models", "before")
+
+def weights(place):
+    path = f"models/{place}/weights/weights_last.pt"
+    return hashlib.sha256(open(path, "rb").read()).hexdigest() if os.path.exists(path) else None
+
 for order in sys.stdin:
-    victim, number, error = map(int, order.split())
-    shutil.rmtree("models")
-    statuses, _ = run(line, victim, number, error)
+    victim, number, error, replace = map(int, order.split())
+    shutil.rmtree("models", ignore_errors=True)
+    words = line
+    if replace:  # a model of another seed, with a file of somebody else beside it
+        shutil.copytree("before", "models")
+        open("models/a/notes.txt", "w").write("mine")
+        words = [*line, "--seed=2", "--overwrite"]
+    statuses, passed = run(words, victim, number, error)
     first = said()
+    models = [weights("a"), weights(".a.replaced")] if replace else []
     kept = os.listdir("models/a/checkpoints") if os.path.isdir("models/a/checkpoints") else []
-    again, _ = run([*line, "--resume"])
+    again, _ = run(words if replace else [*line, "--resume"])
     found = {} if any(again) else left()
-    same = found == whole
+    if replace and number == 0:
+        replaced = found
+    same = found == (replaced if replace else whole)
+    if replace:
+        old = whole["weights/weights_last.pt"]
+        same = same and open("models/a/notes.txt").read() == "mine" and any(models) and (
+            old in models or models[0] is not None)
     answer(victim=victim, number=number, status=statuses[victim], same=same, said=first,
-           more="" if same else f"{again} {said()} {found} {whole}",
+           more="" if same else f"{again} {said()} {found} {models}", points=passed,
            kept=[name for name in kept if name.startswith("step_")])
 """
 
@@ -164,9 +182,9 @@ class Harness:
         assert self.process.stdout is not None
         return json.loads(self.process.stdout.readline())
 
-    def run(self, victim: int, number: int, error: int = 0) -> dict:
+    def run(self, victim: int, number: int, error: int = 0, *, replace: bool = False) -> dict:
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{victim} {number} {error}\n")
+        self.process.stdin.write(f"{victim} {number} {error} {int(replace)}\n")
         self.process.stdin.flush()
         return self.answer()
 
@@ -193,6 +211,21 @@ def test_a_kill_at_any_write_is_survived(harness):
     bad = [result for result in results if not result["same"]]
     assert not bad, json.dumps(bad, indent=1)
     assert {result["status"] for result in results} == {9}
+
+
+def test_a_kill_while_a_model_is_replaced_loses_neither(harness):
+    """At each write there is the old model or the new one, and what is not ours."""
+    way, runs = harness
+    if way != "one process":
+        pytest.skip("the first process alone replaces")
+    untouched = runs.run(0, 0, replace=True)
+    assert untouched["same"], untouched
+    points = range(1, untouched["points"][0] + 1)
+    chosen = points if ALL else points[:: -(-len(points) // 24)]
+    results = [runs.run(0, number, replace=True) for number in chosen]
+    print(f"{len(results)} of {len(points)} points, {sum(r['same'] for r in results)} survived")
+    bad = [result for result in results if not result["same"]]
+    assert not bad, json.dumps(bad, indent=1)
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.ESTALE])

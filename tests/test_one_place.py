@@ -1,0 +1,68 @@
+"""Only lisbet/core removes, renames or replaces files, or opens them for writing."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import lisbet
+
+ROOT = Path(lisbet.__file__).parent
+MODULES = {
+    "os": {"remove", "unlink", "rename", "renames", "replace", "rmdir", "removedirs", "truncate",
+           "link", "symlink"},
+    "shutil": {"rmtree", "move", "copy", "copy2", "copyfile", "copytree"},
+}  # fmt: skip
+METHODS = {"unlink", "rmdir", "rename", "write_text", "write_bytes", "touch", "symlink_to",
+           "hardlink_to", "rmtree"}  # fmt: skip
+ALLOWED = {
+    # call, by file: why it may stand outside
+    ("data/record.py", "position.rename(plural)"): "dimensions",
+    ("data/readers/_reader.py", "dataset.rename"): "dimensions",
+    ("data/labels/csv_events.py", "read_table(file).rename"): "columns",
+}
+
+
+def calls(tree: ast.AST) -> Iterator[str]:
+    """Calls that change files, as they are written."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        text, function = ast.unparse(node), node.func
+        if isinstance(function, ast.Attribute):
+            owner = ast.unparse(function.value)
+            if function.attr in MODULES.get(owner, ()) or (
+                owner not in MODULES and function.attr in METHODS
+            ):
+                yield text
+        name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+        if name in ("open", "fdopen", "FileIO"):
+            modes = [argument.value for argument in (*node.args, *(k.value for k in node.keywords))
+                     if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+                     and len(argument.value) <= 3]  # fmt: skip
+            if any(set(mode) & set("wax+") and set(mode) <= set("rwaxbt+") for mode in modes):
+                yield text
+
+
+def test_only_one_place_changes_files():
+    found = [
+        (file.relative_to(ROOT).as_posix(), call)
+        for file in sorted(ROOT.rglob("*.py"))
+        if file.relative_to(ROOT).parts[0] != "core"
+        for call in calls(ast.parse(file.read_text()))
+    ]
+    used = {key for key in ALLOWED for file, call in found if file == key[0] and key[1] in call}
+    assert used == set(ALLOWED)  # nothing stands here that is not needed
+    strange = [
+        f"{file}: {call}"
+        for file, call in found
+        if not any(file == place and text in call for place, text in ALLOWED)
+    ]
+    assert not strange, "\n".join(strange)
+
+
+def test_the_search_finds_what_it_is_for():
+    text = """
+os.replace(a, b); shutil.rmtree(x); path.unlink(); open(p, "w"); p.open("ab"); p.open()
+open(p); text.replace("a", "b"); path.rename(other); os.fdopen(h, "wb"); io.FileIO(p, "w")
+"""
+    assert len(list(calls(ast.parse(text)))) == 8
