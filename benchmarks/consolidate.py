@@ -47,6 +47,7 @@ def main() -> None:
             if "deepspeed" not in way:
                 imports = imports.split(",")[0]
             base, _ = peak([sys.executable, "-c", imports], cwd)
+            (run / "weights" / "weights_last.pt").unlink()
             most, spent = peak([*betman, "consolidate_checkpoint", str(run)], cwd)
             weights = (run / "weights" / "weights_last.pt").stat().st_size
             size = sum(f.stat().st_size for f in (run / "checkpoints").rglob("*") if f.is_file())

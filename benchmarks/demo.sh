@@ -15,10 +15,10 @@ say betman train_model -v --run_id=demo --overwrite --seed=1234 \
     --learning_rate=1e-3 --warmup_epochs=1 --save_history datasets/SampleData
 say betman export_embedder --overwrite \
     models/demo/model_config.yml models/demo/weights/weights_last.pt
-say betman compute_embeddings --data_format=movement datasets/SampleData \
+say betman compute_embeddings --overwrite --data_format=movement datasets/SampleData \
     models/demo-embedder/model_config.yml models/demo-embedder/weights/weights_last.pt
-say betman plot_history models/demo
-say betman plot_embeddings --labels=datasets/SampleData embeddings
+say betman plot_history --overwrite models/demo
+say betman plot_embeddings --overwrite --labels=datasets/SampleData embeddings
 
 echo
 echo "Held-out accuracy after the last epoch (recordings the model never saw):"

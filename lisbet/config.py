@@ -189,14 +189,28 @@ class TaskData(Config):
         )
 
 
+LONGEST_NAME = 128
+"""Bytes of UTF-8: most file systems take 255, and temporary names and endings are longer."""
+
+
 def require_name(name: str) -> str:
-    """Return `name` if it can be the name of one folder."""
+    """Return `name` if it can be the name of one folder.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, too long, begins with a dot, or holds anything but letters, digits, '-',
+        '_' and '.'.
+    """
     plain = name.replace("-", "").replace("_", "").replace(".", "")
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:20]}…"
     if not plain.isalnum() or name.startswith("."):
         raise ValueError(
-            f"{name!r} is not a plain name; use letters, digits, '-', '_' and '.', "
+            f"{shown!r} is not a plain name; use letters, digits, '-', '_' and '.', "
             "and --output_path for the folder"
         )
+    if (size := len(name.encode())) > LONGEST_NAME:
+        raise ValueError(f"the name {shown!r} has {size} bytes; at most {LONGEST_NAME} can be used")
     return name
 
 

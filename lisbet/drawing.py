@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lisbet.core.files import write_file
 from lisbet.errors import ConfigError
-from lisbet.publish import published
 
 DPI = 110
 PICTURES = (".png", ".pdf", ".svg")
@@ -67,8 +67,8 @@ def require_picture(path: Path, known: tuple[str, ...] = PICTURES) -> None:
         raise ConfigError(f"--output_path={path}: expected a name ending in {kinds}")
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Publish a picture, in the kind that its name says."""
+def save(figure: Figure, path: Path, *, root: Path | None = None, overwrite: bool = False) -> None:
+    """Write a picture, in the format that its name says; see `files.write_file` for the rest."""
     require_picture(path)
-    with published(path) as beside:
-        figure.savefig(beside, dpi=DPI, format=path.suffix[1:].lower())
+    with write_file(path, root=root, overwrite=overwrite) as temporary:
+        figure.savefig(temporary, dpi=DPI, format=path.suffix[1:].lower())

@@ -12,19 +12,22 @@ from sklearn.metrics import (
 )
 
 from lisbet import drawing, model_dir
+from lisbet.core.files import require_writable, write_file
+from lisbet.core.results import require_result_files
 from lisbet.data.bank import Bank
 from lisbet.errors import ConfigError, DataError
 from lisbet.options import EvaluateOptions
 from lisbet.predict import class_names, load_bank, outputs, supervised_head
 from lisbet.processes.together import together
-from lisbet.publish import published, require_writable
 from lisbet.tasks.multiclass import OTHER
 from lisbet.yaml_files import write_yaml
+
+REPORT, CONFUSION, PICTURE = "evaluation_report.yml", "confusion_matrix.csv", "confusion_matrix.png"
 
 
 def evaluate_model(options: EvaluateOptions) -> None:
     """Write evaluations/<model_id>/ and print the scores."""
-    config, model = model_dir.load_model(options.model_path, options.weights_path)
+    config = model_dir.read_config(options.model_path)
     task = supervised_head(config, options.task)
     classes = class_names(config, task)
     if options.ignore_index is not None and options.ignore_index >= len(classes):
@@ -33,7 +36,10 @@ def evaluate_model(options: EvaluateOptions) -> None:
             f"numbered from 0: {', '.join(classes)}"
         )
     folder = options.output_path / "evaluations" / config.model_id
-    require_writable(folder.parent)
+    require_writable(folder)
+    paths = [folder / name for name in (REPORT, CONFUSION, PICTURE)]
+    require_result_files(paths, root=folder, overwrite=options.overwrite)
+    config, model = model_dir.load_model(options.model_path, options.weights_path)
     with together(sharded=False) as accelerator:
         bank = load_bank(options, config.input_features, config.window)
         truth = true_classes(bank, classes, task)
@@ -48,13 +54,13 @@ def evaluate_model(options: EvaluateOptions) -> None:
         "frames": len(truth),
         "ignored": None if options.ignore_index is None else classes[options.ignore_index],
     }
-    with published(folder / "confusion_matrix.csv") as beside:
-        confusion.to_csv(beside)
+    with write_file(folder / CONFUSION, overwrite=True) as temporary:
+        confusion.to_csv(temporary)
     rows, columns = list(map(str, confusion.index)), list(map(str, confusion.columns))
     picture = drawing.confusion_figure(confusion.to_numpy(), rows, columns, config.model_id)
-    drawing.save(picture, folder / "confusion_matrix.png")
-    with published(folder / "evaluation_report.yml") as beside:
-        write_yaml(beside, head | report)
+    drawing.save(picture, folder / PICTURE, overwrite=True)
+    with write_file(folder / REPORT, overwrite=True) as temporary:
+        write_yaml(temporary, head | report)
     print(_table(report))
     print(f"evaluation written to {folder}")
 

@@ -14,9 +14,12 @@ from huggingface_hub.errors import (
 )
 
 from lisbet import model_dir
-from lisbet.errors import ModelError
+from lisbet.core.files import require_writable
+from lisbet.core.folders import recover, remove_unfinished, write_folder
+from lisbet.core.lock import locked
+from lisbet.core.results import lies_in, require_result_folder
+from lisbet.errors import ModelError, OutputError
 from lisbet.options import PUBLISHED_MODELS, FetchModelOptions
-from lisbet.publish import published_folder
 
 FILES = ["*.yml", "*.yaml", "*.md", "weights/*.pt"]
 """What belongs to a model directory; nothing else of a repository is taken."""
@@ -25,25 +28,55 @@ FILES = ["*.yml", "*.yaml", "*.md", "weights/*.pt"]
 def fetch_model(options: FetchModelOptions) -> None:
     """Write models/<name> after checking that the network and its weights load."""
     repository = PUBLISHED_MODELS.get(options.model_id, options.model_id)
-    name = repository.rpartition("/")[2]
-    folder = model_dir.run_folder(options.output_path, name, overwrite=options.overwrite)
-    with published_folder(folder) as beside:
-        if options.source is not None:
-            _copy(options.source, beside)
-        else:
-            _download(repository, options.revision, beside)
-        _check(beside, repository)
+    folder = options.output_path / "models" / repository.rpartition("/")[2]
+    files = [] if options.source is None else _source_files(options.source, folder)
+    require_writable(folder.parent)
+    require_result_folder(folder, model_dir.MODEL, overwrite=options.overwrite)
+    with locked(folder):
+        recover(folder)
+        require_result_folder(folder, model_dir.MODEL, overwrite=options.overwrite)
+        replaces = frozenset({model_dir.MODEL} if options.overwrite else ())
+        with write_folder(folder, model_dir.MODEL, replaces=replaces) as new:
+            if options.source is not None:
+                _copy(files, options.source, new)
+            else:
+                _download(repository, options.revision, new)
+            _check(new, repository)
     print(f"{repository} is in {folder}")
 
 
-def _copy(source: Path, folder: Path) -> None:
+def _source_files(source: Path, folder: Path) -> list[Path]:
+    """Return what belongs to the model in a folder that was copied here.
+
+    Raises
+    ------
+    ModelError
+        If the folder holds no model, or something that is no plain file.
+    OutputError
+        If it is the folder to write, or one of them lies in the other.
+    """
     if not (source / model_dir.MODEL_CONFIG).is_file():
         raise ModelError(f"--source={source} is no model directory: no {model_dir.MODEL_CONFIG}")
-    for pattern in FILES:
-        for file in source.glob(pattern):
-            target = folder / file.relative_to(source)
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, target)
+    if lies_in(source, folder) or lies_in(folder, source):
+        raise OutputError(
+            f"--source={source} and the folder to write, {folder}, are the same, or one lies in "
+            "the other; choose another --output_path"
+        )
+    files = [file for pattern in FILES for file in sorted(source.glob(pattern))]
+    for path in [source / "weights", *files]:
+        if os.path.lexists(path) and (path.is_symlink() or not (path.is_file() or path.is_dir())):
+            raise ModelError(
+                f"--source={source}: {path} is a link or no regular file, and is not copied; make "
+                "a copy that holds the files themselves, such as with cp -rL"
+            )
+    return [file for file in files if file.is_file()]
+
+
+def _copy(files: list[Path], source: Path, folder: Path) -> None:
+    for file in files:
+        target = folder / file.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, target, follow_symlinks=False)
 
 
 def _download(repository: str, revision: str | None, folder: Path) -> None:
@@ -68,7 +101,7 @@ def _download(repository: str, revision: str | None, folder: Path) -> None:
             "there is no internet: download its folder elsewhere, copy it here, and add "
             "--source=FOLDER"
         ) from error
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub's own notes
+    remove_unfinished(folder / ".cache")  # notes of huggingface_hub
 
 
 def _check(folder: Path, repository: str) -> None:

@@ -10,6 +10,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from lisbet.core.files import write_file
+from lisbet.core.folders import interrupted, recover, write_folder
+from lisbet.core.lock import locked
+from lisbet.core.results import lies_in, require_result_folder
+from lisbet.core.write_log import LOG
 from lisbet.errors import LisbetError, ModelError, OutputError, first_message
 from lisbet.models.heads import EmbeddingHeadConfig
 from lisbet.models.multitask import ModelConfig, MultiTaskModel, load_weights
@@ -24,6 +28,8 @@ RUN_CONFIG = "run_config.yml"
 WEIGHTS = "weights"
 WEIGHTS_LAST = f"{WEIGHTS}/weights_last.pt"
 EMBEDDING = "embedding"
+MODEL = "model"
+"""Kind of the folders of models that were exported or fetched, see `write_log`."""
 BUFFER = 8 * 2**20
 """Bytes written at once: a network file system is slow at small pieces."""
 
@@ -84,6 +90,12 @@ def read_config(path: Path) -> ModelConfig:
     ModelError
         If the file is missing, is no YAML, or does not describe a network.
     """
+    if copies := interrupted(path.parent):
+        raise ModelError(
+            f"{path.parent} is missing: a command was killed while it replaced it. Give that "
+            "command again, which brings it back first; or rename one of the whole copies: "
+            f"{', '.join(map(str, copies))}"
+        )
     try:
         return ModelConfig(**read_yaml(path))
     except ValidationError as error:
@@ -127,9 +139,15 @@ def export_embedder(options: ExportOptions) -> None:
     config = read_config(options.model_path)
     if EMBEDDING in config.out_heads:
         raise ModelError(f"{options.model_path} is an embedder already")
-    folder = run_folder(
-        options.output_path, f"{config.model_id}-embedder", overwrite=options.overwrite
-    )
+    folder = options.output_path / "models" / f"{config.model_id}-embedder"
+    for source in (options.model_path, options.weights_path):
+        if lies_in(source, folder):
+            raise OutputError(
+                f"{folder} holds {source}, which is read; it is not replaced by what is made of "
+                "it. Choose another --output_path"
+            )
+    require_writable(folder.parent)
+    require_result_folder(folder, MODEL, overwrite=options.overwrite)
     embedder = config.model_copy(
         update={
             "model_id": folder.name,
@@ -143,9 +161,13 @@ def export_embedder(options: ExportOptions) -> None:
     load_weights(MultiTaskModel(config), weights, str(options.weights_path))
     kept = {key: value for key, value in weights.items() if not key.startswith("task_heads.")}
     load_weights(MultiTaskModel(embedder), kept, str(options.weights_path))
-    with published_folder(folder) as beside:
-        write_yaml(beside / MODEL_CONFIG, embedder.model_dump(mode="json", exclude_defaults=True))
-        save_weights(beside / "weights" / options.weights_path.name, kept, root=beside)
+    with locked(folder):
+        recover(folder)
+        require_result_folder(folder, MODEL, overwrite=options.overwrite)
+        replaces = frozenset({MODEL} if options.overwrite else ())
+        with write_folder(folder, MODEL, replaces=replaces) as new:
+            write_yaml(new / MODEL_CONFIG, embedder.model_dump(mode="json", exclude_defaults=True))
+            save_weights(new / "weights" / options.weights_path.name, kept, root=new)
     log.info("dropped the heads %s", ", ".join(config.out_heads))
     print(f"embedder written to {folder}")
 
@@ -172,6 +194,6 @@ def model_info(options: InfoOptions) -> None:
         f"axes:        {', '.join(config.input_features.space)}",
     ]
     folder = options.model_path.parent
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != LOG]
     lines += ["files:", *(f"  {f.relative_to(folder)} ({f.stat().st_size} bytes)" for f in files)]
     print("\n".join(lines))

@@ -8,12 +8,13 @@ from matplotlib.figure import Figure
 
 from lisbet import drawing
 from lisbet.config import Dataset
+from lisbet.core.files import require_writable, write_text
+from lisbet.core.results import require_result_files
 from lisbet.data.load import load_records
 from lisbet.errors import DataError, ModelError
 from lisbet.history_page import RunHistory, charts, page
 from lisbet.options import DataOptions, PlotEmbeddingsOptions, PlotHistoryOptions
 from lisbet.predict import read_embeddings
-from lisbet.publish import published
 from lisbet.training.history import HISTORY, read_history
 from lisbet.training.trackers.events import EVENTS, read_events
 
@@ -27,23 +28,36 @@ def plot_history(options: PlotHistoryOptions) -> None:
     if options.output_path is not None:
         drawing.require_picture(options.output_path, (*drawing.PICTURES, PAGE))
     folders = options.run_path
+    paths = _history_paths(options)
+    _require_targets(paths, overwrite=options.overwrite)
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):  # of several places
         names = [str(folder) for folder in folders]
     runs = [RunHistory(name, rows_of(folder)) for name, folder in zip(names, folders, strict=True)]
-    if options.output_path is not None:
-        paths = [options.output_path]
-    else:
-        one = len(folders) == 1
-        place = folders[0] / "training_history" if one else folders[0].parent / SEVERAL
-        paths = [place.with_name(place.name + end) for end in (".png", PAGE)]
     for path in paths:
         if path.suffix.lower() == PAGE:
-            with published(path) as beside:
-                beside.write_text(page(runs), "utf-8")
+            write_text(path, page(runs), overwrite=options.overwrite)
             print(f"page written to {path}")
         else:
-            _save(_history_of(runs[0]) if len(runs) == 1 else _histories(runs), path)
+            figure = _history_of(runs[0]) if len(runs) == 1 else _histories(runs)
+            _save(figure, path, overwrite=options.overwrite)
+
+
+def _history_paths(options: PlotHistoryOptions) -> list[Path]:
+    """Return the files to write: the one that was asked for, or a picture and a page."""
+    if options.output_path is not None:
+        return [options.output_path]
+    folders = options.run_path
+    one = len(folders) == 1
+    place = folders[0] / "training_history" if one else folders[0].parent / SEVERAL
+    return [place.with_name(place.name + end) for end in (".png", PAGE)]
+
+
+def _require_targets(paths: list[Path], *, overwrite: bool) -> None:
+    """Refuse before anything is drawn what must not be replaced or cannot be written."""
+    for path in paths:
+        require_result_files([path], root=path.parent, overwrite=overwrite)
+        require_writable(path.parent)
 
 
 def rows_of(folder: Path) -> list[dict[str, float]]:
@@ -123,6 +137,10 @@ def _histories(runs: list[RunHistory]) -> Figure:
 
 def plot_embeddings(options: PlotEmbeddingsOptions) -> None:
     """Draw embeddings in two dimensions, coloured by behaviour where annotations are given."""
+    path = options.output_path or options.embeddings_path / "embeddings.png"
+    drawing.require_picture(path)
+    if options.embeddings_path.is_dir():
+        _require_targets([path], overwrite=options.overwrite)
     embeddings = read_embeddings(options.embeddings_path)
     groups = {
         record_id: np.full(len(values), record_id) for record_id, values in embeddings.items()
@@ -138,7 +156,7 @@ def plot_embeddings(options: PlotEmbeddingsOptions) -> None:
     figure.suptitle(
         f"{len(chosen)} of {len(everything)} frames, t-SNE of the embeddings, by {what}", size=10
     )
-    _save(figure, options.output_path or options.embeddings_path / "embeddings.png")
+    _save(figure, path, overwrite=options.overwrite)
 
 
 def _layout(values: np.ndarray, seed: int) -> np.ndarray:
@@ -181,6 +199,6 @@ def _behaviors(
     return groups
 
 
-def _save(figure: Figure, path: Path) -> None:
-    drawing.save(figure, path)
+def _save(figure: Figure, path: Path, *, overwrite: bool) -> None:
+    drawing.save(figure, path, overwrite=overwrite)
     print(f"picture written to {path}")

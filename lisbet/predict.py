@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +16,15 @@ from rich.progress import track
 from lisbet import model_dir
 from lisbet.allocator import keep_freed_memory
 from lisbet.config import Features, Window
+from lisbet.core.files import require_writable, write_file
+from lisbet.core.results import require_result_files
 from lisbet.data.bank import Bank, Plan, gather
-from lisbet.data.load import load_records, ordered, summary
+from lisbet.data.load import find_sources, load_records, ordered, summary
+from lisbet.data.readers import READERS
 from lisbet.errors import ConfigError, DataError, ModelError
 from lisbet.models.multitask import ModelConfig, MultiTaskModel
 from lisbet.options import AnnotateOptions, EmbeddingOptions, InferenceOptions
 from lisbet.processes.together import together
-from lisbet.publish import published, require_writable
 
 log = logging.getLogger(__name__)
 
@@ -34,20 +36,22 @@ SUPERVISED = ("multiclass", "multilabel")
 def compute_embeddings(options: EmbeddingOptions) -> None:
     """Write the embedding of every frame of every recording."""
     with together(sharded=False) as accelerator:
-        config, model = model_dir.load_model(options.model_path, options.weights_path)
+        config = model_dir.read_config(options.model_path)
         if model_dir.EMBEDDING not in config.out_heads:
             raise ModelError(
                 f"{options.model_path} has the heads {', '.join(config.out_heads)}, but no "
                 "embedding; make an embedder of it with betman export_embedder"
             )
         folder = options.output_path / "embeddings"
-        require_writable(folder)
+        results = Results(folder, EMBEDDINGS, options.overwrite, accelerator)
+        results.require_before_reading(options)
+        config, model = model_dir.load_model(options.model_path, options.weights_path)
         bank = load_bank(options, config.input_features, config.window)
+        results.require_writable(bank.ids)
         for record_id, values in outputs(
             model, model_dir.EMBEDDING, bank, config.window, options, accelerator
         ):
-            with published(folder / record_id / EMBEDDINGS) as beside:
-                pd.DataFrame(values).to_csv(beside)
+            results.write(record_id, pd.DataFrame(values))
         accelerator.wait_for_everyone()
         accelerator.print(f"embeddings of {len(bank)} recordings written to {folder}")
 
@@ -55,18 +59,76 @@ def compute_embeddings(options: EmbeddingOptions) -> None:
 def annotate_behavior(options: AnnotateOptions) -> None:
     """Write the behaviours of every frame of every recording."""
     with together(sharded=False) as accelerator:
-        config, model = model_dir.load_model(options.model_path, options.weights_path)
+        config = model_dir.read_config(options.model_path)
         task = supervised_head(config, options.task)
         folder = options.output_path / "annotations"
-        require_writable(folder)
+        results = Results(folder, ANNOTATIONS, options.overwrite, accelerator)
+        results.require_before_reading(options)
+        config, model = model_dir.load_model(options.model_path, options.weights_path)
         columns = class_names(config, task)
         bank = load_bank(options, config.input_features, config.window)
+        results.require_writable(bank.ids)
         for record_id, logits in outputs(model, task, bank, config.window, options, accelerator):
             table = pd.DataFrame(decide(logits, task).astype(int), columns=columns)
-            with published(folder / record_id / ANNOTATIONS) as beside:
-                table.to_csv(beside)
+            results.write(record_id, table)
         accelerator.wait_for_everyone()
         accelerator.print(f"annotations of {len(bank)} recordings written to {folder}")
+
+
+class Results:
+    """The tables that a command writes, one for each recording.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds a folder for each recording; its log notes the tables.
+    name : str
+        Name of the tables.
+    overwrite : bool
+        Whether tables that betman wrote before are replaced.
+    accelerator : Accelerator
+        Only the main process checks; if it fails, all processes end.
+    """
+
+    def __init__(self, folder: Path, name: str, overwrite: bool, accelerator: Accelerator) -> None:
+        self.folder, self.name, self.overwrite = folder, name, overwrite
+        self.is_main_process = accelerator.is_main_process
+
+    def require_before_reading(self, options: InferenceOptions) -> None:
+        """Check what can be checked before weights and recordings are read.
+
+        Raises
+        ------
+        OutputError
+            If the folder cannot be written, or there are tables that must not be replaced.
+        """
+        require_writable(self.folder)
+        # The ids of a Zarr store stand in the store; they are checked when it was opened.
+        if self.is_main_process and READERS[options.data_format].whole is None:
+            sources = find_sources(options.dataset, options.data_filter)
+            self.require_writable([source.id for source in sources])
+
+    def require_writable(self, record_ids: Sequence[str]) -> None:
+        """Check the places of the tables of these recordings.
+
+        Raises
+        ------
+        OutputError
+            If there are tables that must not be replaced.
+        """
+        if self.is_main_process:
+            paths = [self.folder / record_id / self.name for record_id in record_ids]
+            require_result_files(paths, root=self.folder, overwrite=self.overwrite)
+
+    def write(self, record_id: str, table: pd.DataFrame) -> None:
+        """Write the table of a recording.
+
+        It replaces one of ours: nothing was there when `require_writable` checked, so that another
+        process of this command wrote it meanwhile; or it was to be replaced.
+        """
+        path = self.folder / record_id / self.name
+        with write_file(path, root=self.folder, overwrite=True) as temporary:
+            table.to_csv(temporary)
 
 
 def supervised_head(config: ModelConfig, wanted: str | None) -> str:

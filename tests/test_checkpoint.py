@@ -55,7 +55,8 @@ def test_the_weights_come_back(run, capsys):
     found = torch.load(last, weights_only=True)
     assert all(torch.equal(value, found[key]) for key, value in expected.items())
     older = published_checkpoints(run)[1].name
-    main(["consolidate_checkpoint", str(run), f"--checkpoint={older}"])
+    assert "--overwrite" in refused(capsys, run, f"--checkpoint={older}")
+    main(["consolidate_checkpoint", str(run), f"--checkpoint={older}", "--overwrite"])
     assert not all(torch.equal(v, found[k]) for k, v in torch.load(last, weights_only=True).items())
     capsys.readouterr()
 

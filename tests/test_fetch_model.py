@@ -9,6 +9,7 @@ from conftest import TINY, write_dataset
 
 from lisbet import model_dir
 from lisbet.cli import main
+from lisbet.core.write_log import LOG
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "lisbet32x4-calms21U-embedder"
@@ -104,7 +105,7 @@ def test_a_model_from_the_hub_is_ready_to_use(hub, tmp_path, capsys):
     main(["fetch_model", NAME])
     folder = tmp_path / "models" / NAME
     files = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
-    assert files == ["README.md", "model_config.yml", "weights/weights_last.pt"]
+    assert files == [LOG, "README.md", "model_config.yml", "weights/weights_last.pt"]
     main(["compute_embeddings", "data", f"models/{NAME}/model_config.yml",
           f"models/{NAME}/weights/weights_last.pt"])  # fmt: skip
     assert "exists already" in fails(NAME, capsys=capsys)

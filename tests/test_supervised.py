@@ -95,7 +95,8 @@ def test_behaviours_are_learned_annotated_and_evaluated(annotated, capsys):
     assert imread("evaluations/a/confusion_matrix.png").std() > 0.05
     assert "macro_f1" in capsys.readouterr().out
 
-    main(["evaluate_model", "data", *model("a"), "--task=multilabel", "--annot_format=csv_events"])
+    main(["evaluate_model", "data", *model("a"), "--task=multilabel", "--annot_format=csv_events",
+          "--overwrite"])  # fmt: skip
     report = read_yaml(Path("evaluations/a/evaluation_report.yml"))
     assert report["classes"]["right"]["average_precision"] > 0.9
 

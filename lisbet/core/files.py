@@ -121,8 +121,12 @@ def remove_file(path: Path, root: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def require_file_target(path: Path, *, root: Path | None = None, overwrite: bool) -> None:
+def require_file_target(
+    path: Path, *, root: Path | None = None, overwrite: bool, notes: WriteLog | None = None
+) -> None:
     """Refuse to write a file over something that must not be replaced.
+
+    `notes` is the log of `root`, for a caller that asks about many files.
 
     Raises
     ------
@@ -132,10 +136,11 @@ def require_file_target(path: Path, *, root: Path | None = None, overwrite: bool
     try:
         status = path.lstat()
     except FileNotFoundError:
+        _require_folders_above(path)
         return
-    except NotADirectoryError as error:
-        raise OutputError(f"{path} cannot be written: a file stands where a folder must be") \
-            from error  # fmt: skip
+    except NotADirectoryError:
+        _require_folders_above(path)
+        raise
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from error
     if stat.S_ISLNK(status.st_mode):
@@ -148,11 +153,25 @@ def require_file_target(path: Path, *, root: Path | None = None, overwrite: bool
         raise OutputError(f"{path} is {what}; expected the name of a file to write")
     if not overwrite:
         raise OutputError(f"{path} exists already; replace it with --overwrite, or move it away")
-    if not WriteLog(path.parent if root is None else root).owns(path):
+    notes = notes or WriteLog(path.parent if root is None else root)
+    if not notes.owns(path):
         raise OutputError(
             f"{path} was not written by betman, or was changed since; it is not replaced. Move it "
             "away, or choose another place"
         )
+
+
+def _require_folders_above(path: Path) -> None:
+    """Refuse a path where a file, or a link that leads nowhere, stands in place of a folder."""
+    for folder in path.parents:
+        if folder.is_dir():
+            return
+        if os.path.lexists(folder):
+            what = "a link that leads nowhere" if folder.is_symlink() else "a file"
+            raise OutputError(
+                f"{path} cannot be written: {folder} is {what}; expected a folder. Remove it, or "
+                "choose another place"
+            )
 
 
 def temporary_name(path: Path, end: str) -> Path:

@@ -260,6 +260,22 @@ def recover(path: Path) -> None:
         move_foreign(kept(path), path)
 
 
+def interrupted(path: Path) -> list[Path]:
+    """Return the whole folders beside a missing one that `recover` can bring back."""
+    if os.path.lexists(path) or not path.parent.is_dir():
+        return []
+    left = [*_named_after(path, NEW), *_named_after(path, OLD), kept(path)]
+    return [folder for folder in left if WriteLog(folder).known.complete]
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove a folder inside one that this process is filling, see `write_folder`."""
+    inside = [up for up in path.parents if up.name.endswith(NEW) and WriteLog(up).kind]
+    if not inside or WriteLog(inside[0]).known.complete:
+        raise ValueError(f"{path} is not in a folder that is being written")
+    _remove_tree(path)
+
+
 def remove_temporaries(root: Path) -> None:
     """Remove what interrupted writes left below a folder, and bring back what was being replaced.
 

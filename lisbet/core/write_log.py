@@ -137,8 +137,19 @@ class WriteLog:
 
     def begin(self, kind: str) -> None:
         """Begin the log of a folder, unless it has one."""
-        if self.kind is None:
+        if not self._has_begun() and self.kind is None:
             self._append({"kind": kind, "lisbet": __version__})
+
+    def _has_begun(self) -> bool:
+        """Whether the first line names the kind; a log of thousands of files is long to read."""
+        if self.path.is_symlink():
+            return False
+        try:
+            with self.path.open("rb") as stream:
+                first = json.loads(stream.readline(4096))
+        except (OSError, ValueError):
+            return False
+        return isinstance(first, dict) and isinstance(first.get("kind"), str)
 
     def add(self, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
         """Note a file that is about to be written; without a size, one that grows."""

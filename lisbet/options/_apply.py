@@ -62,6 +62,7 @@ models/mice-embedder/weights/weights_last.pt
     """
 
     output_path: Path = option(Path("."), "folder that holds embeddings/", group="output")
+    overwrite: bool = option(False, "replace results that betman wrote before", group="output")
 
 
 class AnnotateOptions(InferenceOptions, LaunchOptions):
@@ -80,6 +81,7 @@ models/mice/weights/weights_last.pt
         None, "head to use, for a model that has both"
     )
     output_path: Path = option(Path("."), "folder that holds annotations/", group="output")
+    overwrite: bool = option(False, "replace results that betman wrote before", group="output")
 
 
 class EvaluateOptions(InferenceOptions):
@@ -106,6 +108,7 @@ models/mice/weights/weights_last.pt
         ge=0,
     )
     output_path: Path = option(Path("."), "folder that holds evaluations/", group="output")
+    overwrite: bool = option(False, "replace results that betman wrote before", group="output")
 
     @property
     def dataset(self) -> Dataset:
@@ -127,6 +130,7 @@ class ConsolidateOptions(Options):
     checkpoint: Path | None = option(
         None, "the checkpoint: a folder, or the name of one in checkpoints/; default: the newest"
     )
+    overwrite: bool = option(False, "replace weights that betman wrote before", group="output")
 
 
 class VerifyOptions(Options):
@@ -183,3 +187,4 @@ class PlotEmbeddingsOptions(Options):
     output_path: Path | None = option(
         None, "picture to write; default: embeddings.png in the embeddings' folder", group="output"
     )
+    overwrite: bool = option(False, "replace results that betman wrote before", group="output")

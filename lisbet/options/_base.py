@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BeforeValidator,
     Field,
     InstanceOf,
     PlainSerializer,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -124,6 +126,18 @@ class Options(Config):
         bare="1",
         ge=0,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _paths_are_paths(cls, raw: Any, info: ValidationInfo) -> Any:
+        """Refuse an empty path, which would mean this folder: mostly a variable that is not set."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(raw, str) and Path in (annotation, *get_args(annotation)):
+            if not raw:
+                raise ValueError("the path is empty; write . for this folder")
+            if "\0" in raw:
+                raise ValueError("a path cannot hold a NUL character")
+        return raw
 
 
 class LaunchOptions(Options):

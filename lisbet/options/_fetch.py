@@ -6,6 +6,7 @@ from pydantic import (
     field_validator,
 )
 
+from lisbet.config import require_name
 from lisbet.errors import ConfigError, unknown
 from lisbet.options._base import Options, option, positional
 
@@ -40,6 +41,9 @@ class FetchOptions(Options):
         "where the dataset's files lie, if not with their authors: a file or folder that was "
         "copied here, or an address; LISBET_MIRROR in the environment sets one for all",
     )
+    overwrite: bool = option(
+        False, "replace a dataset of this name that betman fetched before", group="output"
+    )
 
     @field_validator("dataset_id")
     @classmethod
@@ -73,9 +77,13 @@ class FetchModelOptions(Options):
     @field_validator("model_id")
     @classmethod
     def _known_or_with_an_organisation(cls, name: str) -> str:
-        if name not in PUBLISHED_MODELS and name.count("/") != 1:
+        if name in PUBLISHED_MODELS:
+            return name
+        if name.count("/") != 1:
             raise ConfigError(
                 f"{unknown('published model', name, PUBLISHED_MODELS)}; others are named "
                 "ORGANISATION/NAME"
             )
+        for part in name.split("/"):  # the model's folder is named by the second
+            require_name(part)
         return name

@@ -55,3 +55,4 @@ class PlotHistoryOptions(Options):
         "run's folder, or training_histories beside the folders of several",
         group="output",
     )
+    overwrite: bool = option(False, "replace results that betman wrote before", group="output")

@@ -1,10 +1,12 @@
 """From a checkpoint, however it was sharded, to the documented weights: on one process."""
 
 import contextlib
+import json
 import logging
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,29 +15,93 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from lisbet import model_dir
-from lisbet.errors import ModelError
+from lisbet.core.files import require_file_target
+from lisbet.errors import ModelError, OutputError
 from lisbet.models.multitask import MultiTaskModel, require_fitting
 from lisbet.options import ConsolidateOptions
 from lisbet.processes import environment
+from lisbet.training.checkpoint import PROGRESS
 from lisbet.training.manifest import CHECKPOINTS, Manifest, published_checkpoints, verified
 from lisbet.training.strategy import DEEPSPEED, SHARDED, STATE_FILE, WHOLE
+from lisbet.yaml_files import read_yaml
 
 log = logging.getLogger(__name__)
+
+SAME = ("run_id", "seed", "task_ids", "batch_size", "learning_rate")
+"""Options that are the same in all checkpoints of a run."""
 
 
 def consolidate_checkpoint(options: ConsolidateOptions) -> None:
     """Write weights/weights_last.pt from a checkpoint of the run."""
     run = options.model_path
     config = model_dir.read_config(run / model_dir.MODEL_CONFIG)
+    path = run / model_dir.WEIGHTS_LAST
+    if path.is_symlink() or not path.is_file():
+        require_file_target(path, root=run, overwrite=options.overwrite)
     folder = _chosen(run, options.checkpoint)
     manifest = verified(folder)
     log.info("%s: step %d, by %s", folder, manifest.step, manifest.strategy)
+    _require_same_run(run, config.model_id, folder)
     weights = read_weights_of(folder, manifest)
     with torch.device("meta"):  # names and shapes only
         model = MultiTaskModel(config)
     require_fitting(model, weights, str(folder))
-    model_dir.save_weights(run / model_dir.WEIGHTS_LAST, weights, root=run, overwrite=True)
-    print(f"weights of step {manifest.step} written to {run / model_dir.WEIGHTS_LAST}")
+    if path.is_file():
+        if _same_weights(path, weights):
+            print(f"the weights of step {manifest.step} are in {path} already")
+            return
+        if not options.overwrite:
+            raise OutputError(
+                f"{path} exists and holds other weights than those of step {manifest.step} in "
+                f"{folder}; replace it with --overwrite, or move it away"
+            )
+    require_file_target(path, root=run, overwrite=options.overwrite)
+    model_dir.save_weights(path, weights, root=run, overwrite=options.overwrite)
+    print(f"weights of step {manifest.step} written to {path}")
+
+
+def _require_same_run(run: Path, model_id: str, folder: Path) -> None:
+    """Refuse a checkpoint that another run wrote, wherever it lies now.
+
+    Raises
+    ------
+    ModelError
+        Naming both runs.
+    """
+    path = folder / PROGRESS
+    try:
+        other = json.loads(path.read_text("utf-8"))["run"]
+        options, recordings = dict(other["options"]), other["data"]["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelError(f"{path} does not say which run wrote the checkpoint: {error}") from error
+    own: dict[str, Any] = {"options": {"run_id": model_id}}
+    if (run / model_dir.RUN_CONFIG).is_file():
+        own = read_yaml(run / model_dir.RUN_CONFIG)
+        own["options"] = dict(own.get("options") or {}) | {"run_id": model_id}
+    differing = [
+        f"its {name} is {options.get(name)!r}, not {value!r}"
+        for name, value in own["options"].items()
+        if name in SAME and options.get(name) != value
+    ]
+    if recordings != own.get("data", {}).get("fingerprint", recordings):
+        differing.append("it was trained on other recordings")
+    if differing:
+        raise ModelError(
+            f"{folder} is a checkpoint of another run than {run}: {'; '.join(differing)}. Give "
+            "the folder of the run that wrote it"
+        )
+
+
+def _same_weights(path: Path, weights: dict[str, Tensor]) -> bool:
+    """Whether a file holds these weights, as float32; not if it cannot be read."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return found.keys() == weights.keys() and all(
+            torch.equal(value, weights[key].to("cpu", torch.float32))
+            for key, value in found.items()
+        )
+    except Exception:  # a damaged file makes the unpickler raise almost anything
+        return False
 
 
 def read_weights_of(folder: Path, manifest: Manifest) -> dict[str, Tensor]:

@@ -74,7 +74,7 @@ def _embeddings(setup: Setup, sampler: Sampler, model: MultiTaskModel, part: str
         f"the embedding, by {what}", size=9
     )  # fmt: skip
     path = setup.folder / FOLDER / "embeddings.png"
-    drawing.save(figure, path)
+    drawing.save(figure, path, root=setup.folder, overwrite=True)
     return path
 
 
@@ -106,7 +106,8 @@ def _confusion(
         columns = ["right yes", "missed", "false alarm", "right no"]
     title = f"{setup.config.model_id}: {name}, {len(frame)} {part} frames"
     path = setup.folder / FOLDER / f"confusion_{name}.png"
-    drawing.save(drawing.confusion_figure(counts, classes, columns, title), path)
+    figure = drawing.confusion_figure(counts, classes, columns, title)
+    drawing.save(figure, path, root=setup.folder, overwrite=True)
     return path
 
 

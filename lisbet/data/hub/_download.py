@@ -14,6 +14,8 @@ import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from lisbet.core.files import claim, remove_file
+from lisbet.core.write_log import WriteLog
 from lisbet.errors import DataError, OutputError
 
 log = logging.getLogger(__name__)
@@ -72,14 +74,23 @@ def bring(file: RemoteFile, folder: Path, source: str | None) -> Path:
     target = folder / file.name
     if target.is_file() and md5_of(target) == file.md5:
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    url = address(file, source)
+    folder.mkdir(parents=True, exist_ok=True)
+    WriteLog(folder).begin("downloads")
+    claim(target, folder)
+    url, resuming = address(file, source), target.exists()
     _download(url, target)
+    if resuming and md5_of(target) != file.md5:  # it was the beginning of another version
+        remove_file(target, folder)
+        _download(url, target)
     if (found := md5_of(target)) != file.md5:
-        aside = target.with_name(f"{target.name}.damaged")
-        os.replace(target, aside)
-        raise DataError(_mismatch(aside, found, file))
+        remove_file(target, folder)
+        raise DataError(_mismatch(target, found, file))
     return target
+
+
+def remove_download(file: RemoteFile, folder: Path) -> None:
+    """Remove a file that `bring` downloaded; one that was put there by somebody else stays."""
+    remove_file(folder / file.name, folder)
 
 
 def address(file: RemoteFile, source: str | None) -> str:
@@ -116,11 +127,9 @@ def require_space(folder: Path, needed: int, what: str) -> None:
 
 def _download(url: str, target: Path) -> None:
     """Download a file, going on where an earlier attempt, of this call or before, was cut off."""
-    part = target.with_name(f"{target.name}.part")
     for attempt in range(ATTEMPTS):
         try:
-            _stream(url, part)
-            os.replace(part, target)
+            _stream(url, target)
             return
         except requests.HTTPError as error:
             status = error.response.status_code
@@ -141,12 +150,12 @@ def _download(url: str, target: Path) -> None:
 
 
 def _stream(url: str, part: Path) -> None:
-    """Append to a partial file what is missing of it."""
+    """Append to a file that is noted in its folder's log what is missing of it."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
         if have and answer.status_code in (200, 416):  # no resuming here, or nothing is missing
-            part.unlink()
+            remove_file(part, part.parent)
             if answer.status_code == 416:
                 raise ConnectionError("the partial file does not fit; starting anew")
             have = 0
@@ -155,7 +164,7 @@ def _stream(url: str, part: Path) -> None:
         total = have + int(length) if length else None
         if length:
             require_space(part.parent, int(length), url)
-        with part.open("ab") as stream, _bar(part.name.removesuffix(".part")) as bar:
+        with part.open("ab") as stream, _bar(part.name) as bar:
             task = bar.add_task("", total=total, completed=have)
             # read1 hands on what has come, so that nothing of a connection that is cut is lost.
             while chunk := answer.raw.read1(CHUNK_BYTES, decode_content=False):

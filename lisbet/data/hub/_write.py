@@ -1,6 +1,7 @@
 """Datasets as they are published: recordings, annotations, and where they come from."""
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -8,18 +9,27 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lisbet.core.files import require_writable
+from lisbet.core.folders import recover, write_folder
+from lisbet.core.lock import locked
+from lisbet.core.results import require_result_folder
 from lisbet.errors import DataError, OutputError
-from lisbet.publish import published_folder, require_writable
 from lisbet.yaml_files import read_yaml, write_yaml
 
 log = logging.getLogger(__name__)
 
 PROVENANCE = "dataset.yml"
+KIND = "dataset"
+"""Kind of the folders of datasets that were fetched, see `write_log`."""
 COMPRESSED = {"zlib": True, "complevel": 1}
 
 
 def publish_dataset(
-    folder: Path, provenance: dict[str, Any], write: Callable[[Path], None]
+    folder: Path,
+    provenance: dict[str, Any],
+    write: Callable[[Path], None],
+    *,
+    overwrite: bool = False,
 ) -> Path:
     """Fill a dataset's folder, unless it is there already.
 
@@ -31,26 +41,42 @@ def publish_dataset(
         What the dataset is made of; the same provenance is the same dataset.
     write : callable
         Fills an empty folder.
+    overwrite : bool
+        Whether a dataset that was fetched before is replaced.
 
     Raises
     ------
     OutputError
-        If the folder exists and is something else.
+        If the folder exists and is something else, or another process is writing it.
     """
-    if folder.exists():
-        there = folder / PROVENANCE
-        if there.is_file() and read_yaml(there) == provenance:
-            log.warning("%s is there already", folder)
+    if not overwrite and _is_there(folder, provenance):
+        return folder
+    require_writable(folder.parent)
+    if overwrite:
+        require_result_folder(folder, KIND, overwrite=True)
+    with locked(folder):
+        recover(folder)
+        if not overwrite and _is_there(folder, provenance):
             return folder
-        raise OutputError(
-            f"{folder} exists and is not this dataset as it would be fetched now; rename or remove "
-            "it, or choose another --download_path"
-        )
-    require_writable(folder)
-    with published_folder(folder) as beside:
-        write(beside)
-        write_yaml(beside / PROVENANCE, provenance)
+        replaces = frozenset({KIND} if overwrite else ())
+        with write_folder(folder, KIND, replaces=replaces) as new:
+            write(new)
+            write_yaml(new / PROVENANCE, provenance)
     return folder
+
+
+def _is_there(folder: Path, provenance: dict[str, Any]) -> bool:
+    """Whether a dataset was fetched before; an error if something else stands there."""
+    if not os.path.lexists(folder):
+        return False
+    there = folder / PROVENANCE
+    if there.is_file() and read_yaml(there) == provenance:
+        log.warning("%s is there already", folder)
+        return True
+    raise OutputError(
+        f"{folder} exists and is not this dataset as it would be fetched now; replace it with "
+        "--overwrite if betman fetched it, or rename it, or choose another --download_path"
+    )
 
 
 def recording_folder(root: Path, sequence: str) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lisbet.data.hub._archives import open_archive, sequences
-from lisbet.data.hub._download import RemoteFile, bring, require_space
+from lisbet.data.hub._download import RemoteFile, bring, remove_download, require_space
 from lisbet.data.hub._write import (
     publish_dataset,
     recording_folder,
@@ -84,8 +84,8 @@ def _fetch(name: str, pattern: str, options: FetchOptions) -> Path:
                         _convert(folder, sequence, value, where)
                 log.info("%s is converted", where)
 
-    folder = publish_dataset(root / name, provenance, write)
-    (root / ".downloads" / file.name).unlink(missing_ok=True)  # what it held is published
+    folder = publish_dataset(root / name, provenance, write, overwrite=options.overwrite)
+    remove_download(file, root / ".downloads")  # what it held is in the folder now
     return folder
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lisbet.data.hub._archives import read_pickled_npy
-from lisbet.data.hub._download import RemoteFile, bring
+from lisbet.data.hub._download import RemoteFile, bring, remove_download
 from lisbet.data.hub._write import (
     publish_dataset,
     recording_folder,
@@ -58,9 +58,11 @@ def triplets(options: FetchOptions) -> Path:
         _convert(folder / "train", read_pickled_npy(train), train.name, None)
         _convert(folder / "test", read_pickled_npy(test), test.name, read_pickled_npy(labels))
 
-    folder = publish_dataset(root / "mouse_triplets", provenance, write)
+    folder = publish_dataset(
+        root / "mouse_triplets", provenance, write, overwrite=options.overwrite
+    )
     for file in files:
-        (root / ".downloads" / file.name).unlink(missing_ok=True)
+        remove_download(file, root / ".downloads")
     return folder
 
 

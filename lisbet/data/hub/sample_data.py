@@ -23,7 +23,7 @@ def simulated(options: FetchOptions) -> Path:
     """Make the recordings, unless they are there; return their folder."""
     provenance = {"dataset": f"SampleData, {SOURCE}", "seed": SEED, "frames": LENGTHS}
     folder = options.download_path / "datasets" / "SampleData"
-    return publish_dataset(folder, provenance, write)
+    return publish_dataset(folder, provenance, write, overwrite=options.overwrite)
 
 
 def write(root: Path, lengths: list[int] | None = None) -> None:
