@@ -12,6 +12,10 @@ from lisbet.models.backbones import BACKBONES, BackboneConfig
 from lisbet.models.heads import AnyHeadConfig
 
 
+SHOWN = 10
+"""At most so many tensors are named in one message."""
+
+
 class ModelConfig(Config):
     """What model_config.yml holds: enough to build the network again."""
 
@@ -121,14 +125,28 @@ def require_fitting(model: nn.Module, weights: dict[str, Tensor], source: str) -
         if own[key].shape != weights[key].shape
     ]
     if problems:
-        shown = "\n  ".join(sorted(problems)[:10])
+        shown = "\n  ".join(sorted(problems)[:SHOWN])
         raise ModelError(
             f"{source} does not fit the model ({len(problems)} of its tensors):\n  {shown}"
         )
 
 
-def load_backbone(model: MultiTaskModel, weights: dict[str, Tensor], source: str) -> str:
+def load_backbone(
+    model: MultiTaskModel, weights: dict[str, Tensor], source: str, *, complete: bool = False
+) -> str:
     """Start the backbone from the weights of another model.
+
+    Parameters
+    ----------
+    model : MultiTaskModel
+        The network whose backbone is changed.
+    weights : dict of Tensor
+        State dict of the other model.
+    source : str
+        The file it is from, to name it.
+    complete : bool
+        Whether every tensor of the backbone must be in `weights`: those of a frozen backbone
+        would stay as they were drawn at random.
 
     Returns
     -------
@@ -138,7 +156,8 @@ def load_backbone(model: MultiTaskModel, weights: dict[str, Tensor], source: str
     Raises
     ------
     ModelError
-        If nothing fits, or a tensor of the backbone has another shape.
+        If nothing fits, a tensor of the backbone has another shape, or one is missing and all
+        are needed.
     """
     own = model.backbone.state_dict()
     prefix = "backbone."
@@ -157,6 +176,14 @@ def load_backbone(model: MultiTaskModel, weights: dict[str, Tensor], source: str
             f"features, or another file:\n  {why}"
         )
     loaded = own.keys() & offered.keys()
+    if complete and (fresh := sorted(own.keys() - loaded)):
+        shown = "\n  ".join(fresh[:SHOWN]) + (f"\n  … and {len(fresh) - SHOWN} more"
+                                              if len(fresh) > SHOWN else "")  # fmt: skip
+        raise ModelError(
+            f"--freeze_backbone_weights: {source} lacks {len(fresh)} of the {len(own)} tensors of "
+            "the backbone, which would stay random for ever; use the sizes of the model that the "
+            f"file is from, or train the backbone too (no --freeze_backbone_weights):\n  {shown}"
+        )
     model.backbone.load_state_dict(own | {key: offered[key] for key in loaded}, strict=True)
     notes = [f"{len(loaded)} of {len(own)} tensors of the backbone are from {source}"]
     if fresh := sorted(own.keys() - loaded):

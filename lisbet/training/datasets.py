@@ -203,6 +203,12 @@ def samplers(
     ]
     train_ids = {record_id for half, _ in halves for record_id in half}
     dev_ids = {record_id for _, half in halves for record_id in half}
+    if options.save_weights == "best" and not dev_ids:
+        raise ConfigError(
+            "--save_weights=best needs held-out recordings, but each of the data paths "
+            f"{', '.join(map(str, options.data_path))} has a single recording, which is trained "
+            "on; add a second recording to one of them, or leave out --save_weights=best"
+        )
     if loaded.memory is None and _fits(loaded.bank, device):
         loaded = replace(loaded, bank=loaded.bank.to(device))
     made = {}
