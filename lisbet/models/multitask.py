@@ -11,7 +11,6 @@ from lisbet.errors import ModelError
 from lisbet.models.backbones import BACKBONES, BackboneConfig
 from lisbet.models.heads import AnyHeadConfig
 
-
 SHOWN = 10
 """At most so many tensors are named in one message."""
 

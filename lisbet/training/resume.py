@@ -8,7 +8,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from lisbet import model_dir
-from lisbet.errors import ConfigError, DataError, ModelError, OutputError
+from lisbet.config import Size
+from lisbet.errors import ConfigError, DataError, LisbetError, ModelError, OutputError
 from lisbet.options import VerifyOptions
 from lisbet.training import strategy
 from lisbet.training.batching import Batching
@@ -175,6 +176,19 @@ def run_folder(options: Any, run_id: str) -> tuple[Path, bool]:
         return folder, True
     overwrite = options.overwrite or options.resume  # see require_nothing_to_lose
     return model_dir.run_folder(options.output_path, run_id, overwrite=overwrite), False
+
+
+def remembered_bank_memory(folder: Path) -> Size | None:
+    """Return the ``bank_memory`` that a run began with, as its run_config.yml says.
+
+    Samples follow from it, so a run keeps it, however much memory is free where it goes on.
+    """
+    if not (folder / model_dir.RUN_CONFIG).is_file():
+        return None
+    try:
+        return Size.parse(read_yaml(folder / model_dir.RUN_CONFIG)["options"]["bank_memory"])
+    except (LisbetError, AttributeError, KeyError, TypeError, ValueError):
+        return None  # damaged, or of an earlier release: `require_same_run` compares what there is
 
 
 def require_nothing_to_lose(run: Path, config: dict[str, Any]) -> None:

@@ -85,7 +85,10 @@ class Setup:
         backbone = None
         if options.load_backbone_weights is not None:
             backbone = model_dir.read_weights(options.load_backbone_weights)
-        loaded = load(options, tasks)
+        begun_with = None
+        if goes_on or options.resume:  # what the memory of a machine decided holds for the run
+            (begun_with,) = broadcast_object_list([resume.remembered_bank_memory(folder)])
+        loaded = load(options, tasks, begun_with)
         train, dev = samplers(options, tasks, loaded, device)
         config = model_config(options, run_id, tasks, loaded.bank.features)
         return cls(folder, goes_on, loaded, tasks, config, train, dev, backbone)
@@ -106,7 +109,7 @@ class Setup:
             "num_layers": sizes["num_layers"],
             "num_heads": sizes.get("num_heads"),
             "hidden_dim": sizes["hidden_dim"],
-            # Samples follow from it: what the memory of this machine decided holds for the run.
+            # Samples follow from it.
             "bank_memory": str(Size(bytes=self.loaded.memory)),
         }
         packages = ("lisbet", "torch", "accelerate", "numpy")
