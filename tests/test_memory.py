@@ -67,7 +67,8 @@ def test_version_1(tmp_path, free):
     job = "memory/slurm/uid_1000/job_7"
     own = "12:devices:/slurm\n9:cpu,memory:/slurm/uid_1000/job_7/step_0\n1:name=systemd:/x\n0::/y\n"
     where = tree(tmp_path, own, {
-        "memory/memory.limit_in_bytes": 9223372036854771712, "memory/memory.usage_in_bytes": 50 * GB,
+        "memory/memory.limit_in_bytes": 9223372036854771712,
+        "memory/memory.usage_in_bytes": 50 * GB,
         f"{job}/memory.limit_in_bytes": 8 * GB, f"{job}/memory.usage_in_bytes": 3 * GB,
         f"{job}/memory.stat": f"inactive_file 7\ntotal_inactive_file {GB}",
         f"{job}/step_0/memory.limit_in_bytes": 9223372036854771712,

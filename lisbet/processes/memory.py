@@ -47,7 +47,9 @@ def available_memory(
 def _left_in_cgroups(cgroups: Path, own_cgroup: Path) -> Iterator[int]:
     """Yield what is left of each limit: of this process's groups and of all their parents."""
     for line in _text(own_cgroup).splitlines():
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if line.count(":") < 2:
+            continue
+        _, controllers, path = line.split(":", 2)
         if not controllers:
             names = ("memory.max", "memory.current", "inactive_file")
             root = cgroups
