@@ -12,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from lisbet.data.labels import LABEL_READERS, Labels
 from lisbet.data.prepare import prepare, selected
 from lisbet.data.readers import READERS
 from lisbet.data.record import Record, from_dataset
+from lisbet.data.tracks import Stored
 from lisbet.errors import DataError
 from lisbet.options import DataOptions
 from lisbet.processes import environment
@@ -377,4 +379,9 @@ def ordered(record: Record, usual: Features) -> Record:
             differing.append(f"{axis} are {', '.join(mine)}; most have {', '.join(expected)}")
     if differing:
         raise DataError("; ".join(differing) + " (see --select_coords and --rename_coords)")
-    return selected(record, Selection(**usual.model_dump()))
+    selection = Selection(**usual.model_dump())
+    if isinstance(record.position, Stored):  # it stays in its store
+        position: Any = record.position.reordered(usual)
+        steps = (*record.steps, f"selected {selection}")
+        return replace(record, position=position, features=usual, steps=steps)
+    return selected(record, selection)

@@ -292,18 +292,20 @@ def samplers(
 def _moving(sampler: Sampler, loaded: Loaded, parts: int) -> Sampler:
     """Let the recordings of a sampler be brought in turn; tasks on the same ones share them."""
     records = {record.id: record for record in loaded.records}
-    memory = loaded.block_memory // (parts * len({bank.ids for bank in sampler.banks.values()}))
     distinct = {bank.ids: bank for bank in sampler.banks.values()}
+    parts *= len(distinct)
     moving = {
         ids: MovingBank.over(
             bank,
             [records[record_id] for record_id in ids],
-            memory=memory,
+            memory=loaded.block_memory // parts,
             seed=sampler.seed,
             part=sampler.part,
             batch_size=sampler.batch_size,
             steps=sampler.steps,
             device=sampler.device,
+            parts=parts,
+            reserved=_bytes_in_memory(loaded.records),
         )
         for ids, bank in distinct.items()
     }
