@@ -71,7 +71,17 @@ def load_records(dataset: Dataset, options: DataOptions) -> list[Record]:
     if READERS[dataset.format].whole is not None:
         return _load_whole(dataset, options)
     sources = find_sources(dataset, options.data_filter)
-    outcomes = list(read_all(sources, dataset, options))
+    return accepted(dataset, sources, list(read_all(sources, dataset, options)))
+
+
+def accepted(dataset: Dataset, sources: list[Source], outcomes: list[Record | str]) -> list[Record]:
+    """Return the recordings that were read, with the same features and behaviours.
+
+    Raises
+    ------
+    DataError
+        If some cannot be used. One message names each of them and why.
+    """
     problems = {
         source.id: outcome
         for source, outcome in zip(sources, outcomes, strict=True)
@@ -270,7 +280,7 @@ def read_all(
         total = sum(source.bytes for source in sources)
         workers = min(environment.threads(), len(sources), total // BYTES_PER_WORKER)
     if workers < 2:
-        yield from (_read_one(source, dataset, options, prepared) for source in sources)
+        yield from (read_one(source, dataset, options, prepared) for source in sources)
         return
     # Not forked: a forked copy of a process whose libraries hold locks can wait for ever.
     context = multiprocessing.get_context("spawn")
@@ -278,7 +288,7 @@ def read_all(
         with ProcessPoolExecutor(workers, context, _belong_to_parent) as pool:
             pending: deque[Future[Record | str]] = deque()
             for source in sources:
-                pending.append(pool.submit(_read_one, source, dataset, options, prepared))
+                pending.append(pool.submit(read_one, source, dataset, options, prepared))
                 if len(pending) > workers + 1:
                     yield pending.popleft().result()
             while pending:
@@ -290,7 +300,7 @@ def read_all(
         ) from error
 
 
-def _read_one(
+def read_one(
     source: Source, dataset: Dataset, options: DataOptions, prepared: bool = True
 ) -> Record | str:
     """Read and prepare one recording, or say why that cannot be done."""
