@@ -45,8 +45,15 @@ def test_best_weights_where_no_recording_is_held_out(tmp_path, monkeypatch, caps
                  capsys=capsys)  # fmt: skip
     assert "--save_weights=best needs held-out recordings" in said
     assert "one, two" in said
-    assert not Path("models").exists()
     write_dataset(Path("three"), [60, 50, 40, 40])
+    said = fails(*RUN, "--dev_ratio=0.5", "--save_weights=best", "--data_filter=r0", "--run_id=a",
+                 "one,three", capsys=capsys)  # fmt: skip
+    assert "a single recording that passes --data_filter" in said
+    # Held out, but none of what the task is trained on:
+    said = fails(*RUN, "--dev_ratio=0.5", "--save_weights=best", "--task_ids=order",
+                 "--task_data=order:[0]", "--run_id=a", "one,three", capsys=capsys)  # fmt: skip
+    assert "task 'order', dev part: no recordings" in said
+    assert not Path("models").exists()
     main([*RUN, "--dev_ratio=0.5", "--save_weights=best", "--epochs=1", "--run_id=b", "one,three"])
     assert Path("models/b/weights/weights_best.pt").is_file()
 
@@ -64,6 +71,8 @@ def test_a_backbone_is_frozen_only_if_all_of_it_was_loaded(place, capsys):
     assert "layers.1." in said
     assert "layers.0." not in said
     assert not Path("models/two").exists()
+    said = fails(*deeper, "--freeze_backbone_weights", "--run_id=two", "none", capsys=capsys)
+    assert "layers.1." in said  # before recordings are looked for
     main([*deeper, "--run_id=three", "data"])  # what is not there is trained
     main([*RUN, "--epochs=1", "--freeze_backbone_weights", "--run_id=control", "data"])
 

@@ -130,22 +130,41 @@ def require_fitting(model: nn.Module, weights: dict[str, Tensor], source: str) -
         )
 
 
-def load_backbone(
-    model: MultiTaskModel, weights: dict[str, Tensor], source: str, *, complete: bool = False
-) -> str:
-    """Start the backbone from the weights of another model.
+def require_whole_backbone(config: dict[str, Any], weights: dict[str, Tensor], source: str) -> None:
+    """Refuse weights that lack tensors of a backbone: frozen, those would stay random.
 
     Parameters
     ----------
-    model : MultiTaskModel
-        The network whose backbone is changed.
+    config : dict
+        The part ``backbone`` of model_config.yml; `feature_dim` does not matter.
     weights : dict of Tensor
-        State dict of the other model.
+        State dict of another model.
     source : str
         The file it is from, to name it.
-    complete : bool
-        Whether every tensor of the backbone must be in `weights`: those of a frozen backbone
-        would stay as they were drawn at random.
+
+    Raises
+    ------
+    ModelError
+        Naming the tensors that are missing.
+    """
+    sizes = dict(config)
+    kind = BACKBONES[str(sizes.pop("type"))]
+    with torch.device("meta"):  # names only
+        own = {f"backbone.{name}" for name in kind(kind.Config(**sizes)).state_dict()}
+    missing = sorted(own - weights.keys())
+    if missing:
+        more = [f"… and {len(missing) - SHOWN} more"] if len(missing) > SHOWN else []
+        shown = "\n  ".join([*missing[:SHOWN], *more])
+        raise ModelError(
+            f"--freeze_backbone_weights: {source} lacks {len(missing)} of the {len(own)} tensors "
+            "of the backbone, which would stay as they are drawn at random; use the sizes of the "
+            "model that the file is from, or train the backbone, too, without "
+            f"--freeze_backbone_weights:\n  {shown}"
+        )
+
+
+def load_backbone(model: MultiTaskModel, weights: dict[str, Tensor], source: str) -> str:
+    """Start the backbone from the weights of another model.
 
     Returns
     -------
@@ -155,8 +174,7 @@ def load_backbone(
     Raises
     ------
     ModelError
-        If nothing fits, a tensor of the backbone has another shape, or one is missing and all
-        are needed.
+        If nothing fits, or a tensor of the backbone has another shape.
     """
     own = model.backbone.state_dict()
     prefix = "backbone."
@@ -175,14 +193,6 @@ def load_backbone(
             f"features, or another file:\n  {why}"
         )
     loaded = own.keys() & offered.keys()
-    if complete and (fresh := sorted(own.keys() - loaded)):
-        shown = "\n  ".join(fresh[:SHOWN]) + (f"\n  … and {len(fresh) - SHOWN} more"
-                                              if len(fresh) > SHOWN else "")  # fmt: skip
-        raise ModelError(
-            f"--freeze_backbone_weights: {source} lacks {len(fresh)} of the {len(own)} tensors of "
-            "the backbone, which would stay random for ever; use the sizes of the model that the "
-            f"file is from, or train the backbone too (no --freeze_backbone_weights):\n  {shown}"
-        )
     model.backbone.load_state_dict(own | {key: offered[key] for key in loaded}, strict=True)
     notes = [f"{len(loaded)} of {len(own)} tensors of the backbone are from {source}"]
     if fresh := sorted(own.keys() - loaded):

@@ -257,8 +257,9 @@ def samplers(
     if options.save_weights == "best" and not dev_ids:
         raise ConfigError(
             "--save_weights=best needs held-out recordings, but each of the data paths "
-            f"{', '.join(map(str, options.data_path))} has a single recording, which is trained "
-            "on; add a second recording to one of them, or leave out --save_weights=best"
+            f"{', '.join(map(str, options.data_path))} has a single recording"
+            f"{' that passes --data_filter' if options.data_filter else ''}, which is trained on; "
+            "add a second recording to one of them, or leave out --save_weights=best"
         )
     if loaded.memory is None and _fits(loaded.bank, device):
         loaded = replace(loaded, bank=loaded.bank.to(device))

@@ -120,12 +120,7 @@ def build(setup: Setup, options: TrainOptions) -> MultiTaskModel:
     """Make the network, from the weights of another one where that is asked for."""
     model = MultiTaskModel(setup.config)
     if setup.backbone is not None:
-        told = load_backbone(
-            model,
-            setup.backbone,
-            str(options.load_backbone_weights),
-            complete=options.freeze_backbone_weights,
-        )
+        told = load_backbone(model, setup.backbone, str(options.load_backbone_weights))
         log.warning("%s", told)
     if options.freeze_backbone_weights:
         if setup.backbone is None:

@@ -19,7 +19,7 @@ from lisbet.config import Features, Size
 from lisbet.data.load import summary
 from lisbet.errors import ConfigError, first_message
 from lisbet.models.backbones import BACKBONES
-from lisbet.models.multitask import ModelConfig
+from lisbet.models.multitask import ModelConfig, require_whole_backbone
 from lisbet.options import LAUNCH_OPTIONS, TrainingOptions, TrainOptions
 from lisbet.processes import environment
 from lisbet.processes.start import mixed_precision_of
@@ -85,8 +85,11 @@ class Setup:
         backbone = None
         if options.load_backbone_weights is not None:
             backbone = model_dir.read_weights(options.load_backbone_weights)
+            if options.freeze_backbone_weights:
+                source = str(options.load_backbone_weights)
+                require_whole_backbone(backbone_config(options, feature_dim=1), backbone, source)
         begun_with = None
-        if goes_on or options.resume:  # what the memory of a machine decided holds for the run
+        if options.resume or options.debug_step is not None:
             (begun_with,) = broadcast_object_list([resume.remembered_bank_memory(folder)])
         loaded = load(options, tasks, begun_with)
         train, dev = samplers(options, tasks, loaded, device)
