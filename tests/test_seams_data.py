@@ -25,6 +25,7 @@ from lisbet.training.run import Run
 from lisbet.training.setup import Setup
 
 RUN = ["train_model", *TINY, "--warmup_epochs=0", "--data_format=zarr"]
+QUICK = [*RUN, "--train_sample=0.05", "--task_ids=order"]
 
 
 def fails(*words, capsys) -> str:
@@ -79,30 +80,30 @@ def test_a_resumed_run_keeps_the_memory_that_it_began_with(place, free, capsys):
     for first, then, kept in ((1000, 25, "all"), (25, 1000, "45KB")):
         run = f"--run_id=began_with_{first}"
         free(first)
-        main([*RUN, "--epochs=1", run, "data.zarr"])
+        main([*QUICK, "--epochs=1", run, "data.zarr"])
         assert of_run(f"began_with_{first}") == kept
         free(then)
-        main([*RUN, "--epochs=2", run, "--resume", "data.zarr"])
+        main([*QUICK, "--epochs=2", run, "--resume", "data.zarr"])
         assert of_run(f"began_with_{first}") == kept
-    said = fails(*RUN, "--epochs=3", "--run_id=began_with_1000", "--resume", "--bank_memory=45KB",
+    said = fails(*QUICK, "--epochs=3", "--run_id=began_with_1000", "--resume", "--bank_memory=45KB",
                  "data.zarr", capsys=capsys)  # fmt: skip
     assert "--bank_memory: was 'all', is '45KB'" in said  # what the user says still counts
 
 
 def test_a_machine_that_is_too_small_for_what_a_run_began_with(place, free, capsys):
     free(1000)
-    main([*RUN, "--epochs=1", "--run_id=a", "data.zarr"])
+    main([*QUICK, "--epochs=1", "--run_id=a", "data.zarr"])
     free(5)
     for more in ((), ("--dry_run",)):
-        said = fails(*RUN, "--epochs=2", "--run_id=a", "--resume", *more, "data.zarr",
+        said = fails(*QUICK, "--epochs=2", "--run_id=a", "--resume", *more, "data.zarr",
                      capsys=capsys)  # fmt: skip
         assert "models/a" in said
         assert "all recordings in memory" in said
         assert "0.1 MB" in said
     free(25)
-    main([*RUN, "--epochs=1", "--run_id=b", "data.zarr"])
+    main([*QUICK, "--epochs=1", "--run_id=b", "data.zarr"])
     free(11)
-    said = fails(*RUN, "--epochs=2", "--run_id=b", "--resume", "data.zarr", capsys=capsys)
+    said = fails(*QUICK, "--epochs=2", "--run_id=b", "--resume", "data.zarr", capsys=capsys)
     assert "--bank_memory=45KB" in said
     assert of_run("b") == "45KB"
 
@@ -110,9 +111,9 @@ def test_a_machine_that_is_too_small_for_what_a_run_began_with(place, free, caps
 def test_the_file_of_a_run_that_cannot_be_read_says_nothing_of_memory(place, free):
     """The error of a damaged checkpoint or configuration is another one's to give."""
     free(1000)
-    main([*RUN, "--epochs=1", "--run_id=a", "data.zarr"])
+    main([*QUICK, "--epochs=1", "--run_id=a", "data.zarr"])
     Path("models/a/run_config.yml").write_text("options: []")
-    main([*RUN, "--epochs=2", "--run_id=a", "--resume", "data.zarr"])
+    main([*QUICK, "--epochs=2", "--run_id=a", "--resume", "data.zarr"])
     assert of_run("a") == "all"
 
 
@@ -159,7 +160,8 @@ def test_pictures_from_a_store_are_those_from_memory(place, monkeypatch, read_at
 
     monkeypatch.setattr(pictures, "FRAMES", 40)
     monkeypatch.setattr(pictures, "AT_ONCE", 10)
-    main([*STREAMED, "--epochs=2", "--embedding_every=1", "--run_id=a", "data.zarr"])
+    main([*STREAMED, "--train_sample=0.1", "--epochs=2", "--embedding_every=1", "--run_id=a",
+          "data.zarr"])  # fmt: skip
     weights = torch.load("models/a/weights/weights_last.pt", weights_only=True)
     found = Path("models/a/pictures/embeddings.png").read_bytes()
     for data, kind in (("data.zarr", "zarr"), ("data", "movement")):
@@ -189,8 +191,8 @@ def test_confusion_of_recordings_that_are_not_in_memory(tmp_path, monkeypatch):
                         for n, a in enumerate(active))  # fmt: skip
         (folder / "annotations.csv").write_text(f"behavior,start_time,end_time\n{table}")
     main(["convert_dataset", "--workers=1", "--annot_format=csv_events", "data", "data.zarr"])
-    main([*STREAMED, "--annot_format=csv_events", "--task_ids=multiclass,order", "--epochs=1",
-          "--embedding_every=1", "--run_id=a", "data.zarr"])  # fmt: skip
+    main([*STREAMED, "--train_sample=0.1", "--annot_format=csv_events",
+          "--task_ids=multiclass,order", "--epochs=1", "--embedding_every=1", "--run_id=a", "data.zarr"])  # fmt: skip
     assert {file.name for file in Path("models/a/pictures").iterdir()} == {
         "embeddings.png", "confusion_multiclass.png"
     }  # fmt: skip

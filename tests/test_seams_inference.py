@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, betman, names, walk, write_dataset, write_recording
+from conftest import TINY, names, walk, write_dataset, write_recording
 
 from lisbet import predict
 from lisbet.cli import main
@@ -188,11 +188,26 @@ def test_each_process_reads_its_share_of_the_files(place, monkeypatch):
     assert not any(isinstance(found[n].position, Stored) for n in own)
 
 
-def test_two_processes_write_the_same_tables(trained, place):
-    done = betman("compute_embeddings", "--launch=ddp", "--num_processes=2",
-                  "--data_format=zarr", "data.zarr", *EMBEDDER, cwd=place)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def test_each_process_reads_its_share_of_a_store(trained, place, monkeypatch):
+    """Two processes, one after the other."""
+    read: list[tuple[int, int]] = []
+    whole_read = Store.read
+
+    def counted(self, first: int, last: int) -> np.ndarray:
+        read.append((first, last))
+        return whole_read(self, first, last)
+
+    monkeypatch.setattr(Store, "read", counted)
+    monkeypatch.setattr(tracks, "READ_BYTES", 1)
+    for rank in (0, 1):
+        before = len(read)
+        monkeypatch.setattr(predict, "load_share",
+                            lambda *words, rank=rank: load_share(*words[:2], rank, 2))  # fmt: skip
+        main(["compute_embeddings", "--data_format=zarr", "data.zarr", *EMBEDDER])
+        assert len(list(Path("embeddings").iterdir())) == len(read)
+        assert sum(last - first for first, last in read[before:]) in (128, 143)  # of 271 frames
     assert embeddings() == embeddings(trained)
+    assert len(set(read)) == len(LENGTHS)
 
 
 def test_recordings_of_a_share_are_banks_of_their_own(place):
