@@ -192,7 +192,8 @@ def test_confusion_of_recordings_that_are_not_in_memory(tmp_path, monkeypatch):
         (folder / "annotations.csv").write_text(f"behavior,start_time,end_time\n{table}")
     main(["convert_dataset", "--workers=1", "--annot_format=csv_events", "data", "data.zarr"])
     main([*STREAMED, "--train_sample=0.1", "--annot_format=csv_events",
-          "--task_ids=multiclass,order", "--epochs=1", "--embedding_every=1", "--run_id=a", "data.zarr"])  # fmt: skip
+          "--task_ids=multiclass,order", "--epochs=1", "--embedding_every=1", "--run_id=a",
+          "data.zarr"])  # fmt: skip
     assert {file.name for file in Path("models/a/pictures").iterdir()} == {
         "embeddings.png", "confusion_multiclass.png"
     }  # fmt: skip
