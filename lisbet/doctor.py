@@ -20,6 +20,7 @@ from rich.text import Text
 
 from lisbet.options import DoctorOptions
 from lisbet.processes import environment
+from lisbet.processes.memory import available_memory
 
 OK, NOTE, BAD = "ok", "note", "bad"
 SPACE_GB, LEAST_SPACE_GB, SLOW_MB_S, SHARED_MB = 5.0, 0.5, 50.0, 64.0
@@ -136,10 +137,15 @@ def devices() -> Finding:
 
 
 def memory() -> Finding:
-    """Tell how much memory is free."""
-    found = psutil.virtual_memory()
-    text = f"{found.available / 2**30:.1f} of {found.total / 2**30:.1f} GiB free"
-    if found.available < 2 * 2**30:
+    """Tell how much memory is free, within the limits of a job or container."""
+    found, free = psutil.virtual_memory(), available_memory()
+    text = f"{free / 2**30:.1f} of {found.total / 2**30:.1f} GiB free"
+    if free < 0.9 * found.available:
+        text += (
+            f" (the machine has {found.available / 2**30:.1f} GiB free; this job, container or "
+            "shell is limited to less)"
+        )
+    if free < 2 * 2**30:
         return Finding(NOTE, "memory", text, "close other programs, or ask the queue for more")
     return Finding(OK, "memory", text)
 

@@ -18,7 +18,7 @@ from lisbet.errors import LisbetError, ModelError, OutputError, first_message
 from lisbet.models.heads import EmbeddingHeadConfig
 from lisbet.models.multitask import ModelConfig, MultiTaskModel, load_weights
 from lisbet.options import ExportOptions, InfoOptions
-from lisbet.publish import published_folder, require_writable
+from lisbet.publish import require_writable
 from lisbet.yaml_files import read_yaml, write_yaml
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from rich.console import Console
 from rich.progress import track
 
@@ -18,9 +18,10 @@ from lisbet.allocator import keep_freed_memory
 from lisbet.config import Features, Window
 from lisbet.core.files import require_writable, write_file
 from lisbet.core.results import require_result_files
-from lisbet.data.bank import Bank, Plan, gather
-from lisbet.data.load import find_sources, load_records, ordered, summary
+from lisbet.data.bank import Plan, gather
+from lisbet.data.load import find_sources, ordered, summary
 from lisbet.data.readers import READERS
+from lisbet.data.recordings import Recordings, load_share
 from lisbet.errors import ConfigError, DataError, ModelError
 from lisbet.models.multitask import ModelConfig, MultiTaskModel
 from lisbet.options import AnnotateOptions, EmbeddingOptions, InferenceOptions
@@ -163,8 +164,10 @@ def decide(logits: np.ndarray, task: str) -> np.ndarray:
     return logits > 0
 
 
-def load_bank(options: InferenceOptions, expected: Features, window: Window) -> Bank:
-    """Read the recordings, which must have the features that the model knows, in any order.
+def load_bank(options: InferenceOptions, expected: Features, window: Window) -> Recordings:
+    """Check the recordings, which must have the features that the model knows, in any order.
+
+    The tracks are read when a model is applied to them, see `outputs`. All processes must call it.
 
     Raises
     ------
@@ -176,7 +179,8 @@ def load_bank(options: InferenceOptions, expected: Features, window: Window) -> 
             f"--fps_scaling={options.fps_scaling:g} leaves less than two frames of a recording for "
             f"a window of {window.size}"
         )
-    records = load_records(options.dataset, options)
+    state = PartialState()
+    records, own = load_share(options.dataset, options, state.process_index, state.num_processes)
     if expected.same_names(records[0].features):
         records = [ordered(record, expected) for record in records]
     if differences := expected.differences(records[0].features):
@@ -185,14 +189,14 @@ def load_bank(options: InferenceOptions, expected: Features, window: Window) -> 
             f"{'; '.join(differences)}; see --select_coords and --rename_coords"
         )
     log.info("%s", summary(records))
-    return Bank.from_records(records)
+    return Recordings.share(records, own)
 
 
 @torch.inference_mode()
 def outputs(
     model: MultiTaskModel,
     head: str,
-    bank: Bank,
+    bank: Recordings,
     window: Window,
     options: InferenceOptions,
     accelerator: Accelerator,
@@ -206,42 +210,24 @@ def outputs(
         (frames, classes or embedding), float32. Frame f is described by the window ending at f.
     """
     keep_freed_memory()
-    accelerator.wait_for_everyone()  # nobody writes before all have read
+    accelerator.wait_for_everyone()  # nobody writes before all have checked their recordings
     model = model.to(accelerator.device).eval()
     console = Console(file=sys.stderr)
-    own = shares(bank.lengths, accelerator.num_processes)[accelerator.process_index]
-    numbers = track(
-        own, "recordings", console=console, transient=True,
+    recordings = track(
+        bank.each(), "recordings", len(bank.own), console=console, transient=True,
         disable=not (console.is_terminal and accelerator.is_main_process),
     )  # fmt: skip
-    for number in numbers:
+    for number, recording in recordings:
         parts = []
-        length, size = int(bank.lengths[number]), options.batch_size
+        length, size = recording.frames, options.batch_size
         for start in range(0, length, size):
             frame = np.arange(start, min(start + size, length))
-            plan = Plan.plain(np.full_like(frame, number), frame)
+            plan = Plan.plain(np.zeros_like(frame), frame)
             if options.fps_scaling != 1:
                 plan = replace(plan, speed=np.full(len(frame), options.fps_scaling))
-            windows = gather(bank, plan, window).to(accelerator.device)
+            windows = gather(recording, plan, window).to(accelerator.device)
             parts.append(model({head: windows})[head].float().cpu())
         yield bank.ids[number], torch.cat(parts).numpy()
-
-
-def shares(lengths: np.ndarray, processes: int) -> list[list[int]]:
-    """Share recordings out so that all processes have about as many frames.
-
-    Examples
-    --------
-    >>> shares(np.array([10, 50, 30, 30]), 2)
-    [[0, 1], [2, 3]]
-    """
-    parts: list[list[int]] = [[] for _ in range(processes)]
-    frames = np.zeros(processes, dtype=np.int64)
-    for number in np.argsort(-lengths, kind="stable"):
-        least = int(frames.argmin())
-        parts[least].append(int(number))
-        frames[least] += lengths[number]
-    return [sorted(part) for part in parts]
 
 
 def read_embeddings(folder: Path) -> dict[str, np.ndarray]:

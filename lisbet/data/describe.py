@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import psutil
 
 from lisbet.config import Features
 from lisbet.data.load import find_sources, load_records, ordered, read_all, report
@@ -16,6 +15,7 @@ from lisbet.data.store import is_address
 from lisbet.data.tracks import each
 from lisbet.errors import DataError
 from lisbet.options import DatasetInfoOptions
+from lisbet.processes.memory import available_memory
 
 BARS, WIDTH = 8, 40
 """Lines and length of the histogram."""
@@ -97,7 +97,7 @@ class Found:
         frames = sum(self.lengths)
         hours = f", {self.hours:.1f} hours" if self.hours else ""
         need = (frames + len(self.lengths) + 1) * self.features.size * 4
-        free = psutil.virtual_memory().available
+        free = available_memory()
         lines = [
             f"{len(self.lengths)} recordings, {frames} frames{hours}, fps "
             + ", ".join(f"{rate} ({count})" for rate, count in self.rates.most_common()),

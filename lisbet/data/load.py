@@ -12,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from lisbet.data.labels import LABEL_READERS, Labels
 from lisbet.data.prepare import prepare, selected
 from lisbet.data.readers import READERS
 from lisbet.data.record import Record, from_dataset
+from lisbet.data.tracks import Stored
 from lisbet.errors import DataError
 from lisbet.options import DataOptions
 from lisbet.processes import environment
@@ -69,7 +71,17 @@ def load_records(dataset: Dataset, options: DataOptions) -> list[Record]:
     if READERS[dataset.format].whole is not None:
         return _load_whole(dataset, options)
     sources = find_sources(dataset, options.data_filter)
-    outcomes = list(read_all(sources, dataset, options))
+    return accepted(dataset, sources, list(read_all(sources, dataset, options)))
+
+
+def accepted(dataset: Dataset, sources: list[Source], outcomes: list[Record | str]) -> list[Record]:
+    """Return the recordings that were read, with the same features and behaviours.
+
+    Raises
+    ------
+    DataError
+        If some cannot be used. One message names each of them and why.
+    """
     problems = {
         source.id: outcome
         for source, outcome in zip(sources, outcomes, strict=True)
@@ -268,7 +280,7 @@ def read_all(
         total = sum(source.bytes for source in sources)
         workers = min(environment.threads(), len(sources), total // BYTES_PER_WORKER)
     if workers < 2:
-        yield from (_read_one(source, dataset, options, prepared) for source in sources)
+        yield from (read_one(source, dataset, options, prepared) for source in sources)
         return
     # Not forked: a forked copy of a process whose libraries hold locks can wait for ever.
     context = multiprocessing.get_context("spawn")
@@ -276,7 +288,7 @@ def read_all(
         with ProcessPoolExecutor(workers, context, _belong_to_parent) as pool:
             pending: deque[Future[Record | str]] = deque()
             for source in sources:
-                pending.append(pool.submit(_read_one, source, dataset, options, prepared))
+                pending.append(pool.submit(read_one, source, dataset, options, prepared))
                 if len(pending) > workers + 1:
                     yield pending.popleft().result()
             while pending:
@@ -288,7 +300,7 @@ def read_all(
         ) from error
 
 
-def _read_one(
+def read_one(
     source: Source, dataset: Dataset, options: DataOptions, prepared: bool = True
 ) -> Record | str:
     """Read and prepare one recording, or say why that cannot be done."""
@@ -377,4 +389,9 @@ def ordered(record: Record, usual: Features) -> Record:
             differing.append(f"{axis} are {', '.join(mine)}; most have {', '.join(expected)}")
     if differing:
         raise DataError("; ".join(differing) + " (see --select_coords and --rename_coords)")
-    return selected(record, Selection(**usual.model_dump()))
+    selection = Selection(**usual.model_dump())
+    if isinstance(record.position, Stored):  # it stays in its store
+        position: Any = record.position.reordered(usual)
+        steps = (*record.steps, f"selected {selection}")
+        return replace(record, position=position, features=usual, steps=steps)
+    return selected(record, selection)

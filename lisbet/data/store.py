@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from lisbet.config import Features
@@ -136,11 +137,36 @@ class Store:
                 if not sync(array.store.exists(f"{array.path}/{key}")):
                     raise FileNotFoundError(f"{array.path}/{key} is missing")  # read as if empty
         except Exception as error:  # of the file system, the network, a checksum, a codec
+            self._require_same()
             raise DataError(
                 f"{place_of(self.path)}: frames {first} to {last - 1} ({self._who(first, last)}) "
                 f"cannot be read: {_words(error)}. Copy or convert the dataset again"
             ) from error
+        self._require_same()  # after reading: what was read is of the store that was opened
         return read
+
+    def _require_same(self) -> None:
+        """Refuse a store that was replaced by one of other recordings since it was opened.
+
+        Others may have been added: those that are there do not change.
+        """
+        if _digest_now(self.group) in (self.group.attrs.get("digest"), None):
+            return
+        try:
+            now = Store.open(self.path)
+            count = len(self.table["start"])
+            same = now.features == self.features and all(
+                np.array_equal(now.table[name][:count], self.table[name])
+                for name in ("recording", "start", "frames", "digest")
+            )
+        except DataError:
+            same = False
+        if not same:
+            raise DataError(
+                f"{place_of(self.path)} was replaced while it was read: its recordings are not "
+                "those that this command began with. Bring the earlier store back (a run goes on "
+                "from its last checkpoint with --resume), or start anew with the present one"
+            )
 
     def _who(self, first: int, last: int) -> str:
         """Name the recordings that have frames in a range."""
@@ -201,6 +227,15 @@ def write_table(group: Any, rows: list[dict[str, Any]]) -> None:
 def _write_names(group: Any, name: str, names: tuple[str, ...]) -> None:
     values = np.array(names, dtype=np.dtypes.StringDType())
     group.create_array(name, data=values, dimension_names=(name,))
+
+
+def _digest_now(group: Any) -> str | None:
+    """Return the digest that a store has by now, "" if it has lost it; None if it is gone."""
+    try:
+        found = sync(group.store.get("zarr.json", prototype=default_buffer_prototype()))
+        return None if found is None else json.loads(found.to_bytes())["attributes"]["digest"]
+    except (ValueError, KeyError, TypeError):
+        return ""  # it is being written
 
 
 def place_of(path: Path) -> str:

@@ -98,6 +98,8 @@ class MovingBank(Bank):
         batch_size: int,
         steps: int,
         device: torch.device,
+        parts: int = 1,
+        reserved: int = 0,
     ) -> "MovingBank":
         """Cut recordings into blocks.
 
@@ -116,13 +118,16 @@ class MovingBank(Bank):
             epoch, or several where an epoch draws few frames.
         device : torch.device
             Where the blocks lie.
+        parts, reserved : int
+            In how many parts ``--bank_memory`` is divided, once so many bytes are taken off: to
+            name the least that is enough.
 
         Raises
         ------
         DataError
             If a recording does not fit into a block.
         """
-        resident, rows = _slots(outline, memory)
+        resident, rows = _slots(outline, memory, parts, reserved)
         blocks = list(_blocks(outline, rows))
         resident = min(resident, len(blocks))
         slowest = outline.frames / len(blocks) / (MOST_READ * batch_size)
@@ -238,18 +243,18 @@ class Tracks:
         )
 
 
-def _slots(outline: Bank, memory: int) -> tuple[int, int]:
+def _slots(outline: Bank, memory: int, parts: int, reserved: int) -> tuple[int, int]:
     """Return how many blocks may be there, and rows of each: the longest recording must fit in."""
     total = memory // (outline.features.size * 4)
     longest = int(outline.lengths.max()) + 1
     fewest, most = RESIDENT
     resident = min(most, total // longest - AHEAD)
     if resident < fewest:
-        least = longest * (fewest + AHEAD) * outline.features.size * 4 / 2**20
+        need = longest * (fewest + AHEAD) * outline.features.size * 4
         raise DataError(
             f"{outline.ids[int(outline.lengths.argmax())]} has {longest - 1} frames, of which "
             f"{fewest + AHEAD} times as many do not fit into {memory / 2**20:.0f} MB; pass "
-            f"--bank_memory={int(least) + 1}MB or more"
+            f"--bank_memory={(need * parts + reserved) // 2**20 + 1}MB or more"
         )
     return resident, total // (resident + AHEAD)
 

@@ -1,7 +1,8 @@
 """Tracks that are read when they are used, and how many recordings are copied into one table."""
 
+import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,9 @@ class Stored:
         See `Record.digest`.
     features : Features
         Names along the axes.
+    order : tuple of tuple of int, optional
+        Places in the store of the individuals, keypoints and axes, where they come in another
+        order there.
     """
 
     store: Any
@@ -39,6 +43,7 @@ class Stored:
     missing: float
     digest: str
     features: Features
+    order: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,7 +56,33 @@ class Stored:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Read the tracks."""
         del copy
-        return self.store.read(self.start, self.start + self.frames).astype(dtype or np.float32)
+        read = self.store.read(self.start, self.start + self.frames)
+        return self.arranged(read).astype(dtype or np.float32)
+
+    def arranged(self, read: np.ndarray) -> np.ndarray:
+        """Return tracks as the store has them, (frames, …), in the order of `features`."""
+        if self.order is None:
+            return read
+        return read[np.ix_(*map(np.asarray, (range(len(read)), *self.order)))]
+
+    def reordered(self, features: Features) -> "Stored":
+        """Return the tracks with the same names along the axes, in another order."""
+        order = tuple(
+            tuple(own.index(name) for name in wanted)
+            for (_, own), (_, wanted) in zip(self.features, features, strict=True)
+        )
+        # Without reading, the digest of the tracks in this order is not known: but what it follows
+        # from is.
+        digest = hashlib.sha256(f"{self.digest} {order}".encode()).hexdigest()
+        if self.order is not None:
+            order = tuple(
+                tuple(before[n] for n in own) for before, own in zip(self.order, order, strict=True)
+            )
+        return replace(self, features=features, order=order, digest=digest)
+
+    def part(self, first: int, end: int) -> "Stored":
+        """Return some of the frames; `missing` and `digest` stay those of all of them."""
+        return replace(self, start=self.start + first, frames=end - first)
 
 
 def fill(records: list[Record], tracks: np.ndarray, starts: np.ndarray) -> None:
@@ -85,7 +116,7 @@ def each(records: list[Record]) -> Iterator[tuple[int, np.ndarray]]:
         read = first.store.read(first.start, last.start + last.frames)
         for number in run:
             own: Any = records[number].position
-            yield number, read[own.start - first.start :][: own.frames]
+            yield number, own.arranged(read[own.start - first.start :][: own.frames])
 
 
 def _runs(records: list[Record]) -> Iterator[list[int]]:

@@ -11,6 +11,9 @@ from lisbet.errors import ModelError
 from lisbet.models.backbones import BACKBONES, BackboneConfig
 from lisbet.models.heads import AnyHeadConfig
 
+SHOWN = 10
+"""At most so many tensors are named in one message."""
+
 
 class ModelConfig(Config):
     """What model_config.yml holds: enough to build the network again."""
@@ -121,9 +124,42 @@ def require_fitting(model: nn.Module, weights: dict[str, Tensor], source: str) -
         if own[key].shape != weights[key].shape
     ]
     if problems:
-        shown = "\n  ".join(sorted(problems)[:10])
+        shown = "\n  ".join(sorted(problems)[:SHOWN])
         raise ModelError(
             f"{source} does not fit the model ({len(problems)} of its tensors):\n  {shown}"
+        )
+
+
+def require_whole_backbone(config: dict[str, Any], weights: dict[str, Tensor], source: str) -> None:
+    """Refuse weights that lack tensors of a backbone: frozen, those would stay random.
+
+    Parameters
+    ----------
+    config : dict
+        The part ``backbone`` of model_config.yml; `feature_dim` does not matter.
+    weights : dict of Tensor
+        State dict of another model.
+    source : str
+        The file it is from, to name it.
+
+    Raises
+    ------
+    ModelError
+        Naming the tensors that are missing.
+    """
+    sizes = dict(config)
+    kind = BACKBONES[str(sizes.pop("type"))]
+    with torch.device("meta"):  # names only
+        own = {f"backbone.{name}" for name in kind(kind.Config(**sizes)).state_dict()}
+    missing = sorted(own - weights.keys())
+    if missing:
+        more = [f"… and {len(missing) - SHOWN} more"] if len(missing) > SHOWN else []
+        shown = "\n  ".join([*missing[:SHOWN], *more])
+        raise ModelError(
+            f"--freeze_backbone_weights: {source} lacks {len(missing)} of the {len(own)} tensors "
+            "of the backbone, which would stay as they are drawn at random; use the sizes of the "
+            "model that the file is from, or train the backbone, too, without "
+            f"--freeze_backbone_weights:\n  {shown}"
         )
 
 

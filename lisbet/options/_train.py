@@ -66,7 +66,8 @@ class TrainingOptions(DataOptions):
     bank_memory: SizeText | None = option(
         None,
         "memory for recordings, such as 8GB: if they take more, they are brought in turn, in that "
-        "much for each process; all: never; default: 2GB if they take over half of what is free",
+        "much for each process; all: never; default: if they take over half of what is free, 2GB "
+        "or that half, whichever is less; a resumed run keeps what it began with",
         group="data",
     )
 

@@ -72,6 +72,12 @@ def start(mixed_precision: str | None = None, *, sharded: bool = True) -> Accele
     wanted = {deepspeed: DistributedType.DEEPSPEED, fsdp: DistributedType.FSDP}.get(True)
     if wanted is not None and accelerator.distributed_type != wanted:
         raise ProcessError(f"asked for {wanted.value}, got {accelerator.distributed_type.value}")
+    if sharded and accelerator.state.dynamo_plugin.use_regional_compilation:  # for training
+        raise ConfigError(
+            "regional compilation (dynamo_use_regional_compilation in the launch file, or "
+            "ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION) cannot compile this network; remove it: "
+            "the whole network is then compiled"
+        )
     if accelerator.num_processes != environment.count():
         raise ProcessError(
             f"the launcher started {environment.count()} processes, but each of them is alone; "

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-import psutil
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from lisbet.errors import ConfigError
 from lisbet.processes import environment
+from lisbet.processes.memory import available_memory
 from lisbet.training.sampler import Batch
 
 MEMORY_SHARE = 0.5
@@ -129,4 +129,4 @@ def bytes_kept(model: nn.Module, batch: Batch) -> int:
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return int(psutil.virtual_memory().available // environment.local_count())
+    return available_memory() // environment.local_count()

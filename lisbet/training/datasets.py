@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from accelerate.utils import gather_object
 
-from lisbet.config import Dataset
+from lisbet.config import Dataset, Size
 from lisbet.data.bank import Bank
 from lisbet.data.load import agree, load_records
 from lisbet.data.record import Record
@@ -24,6 +23,7 @@ from lisbet.data.tracks import Stored
 from lisbet.errors import ConfigError, DataError
 from lisbet.options import TrainOptions
 from lisbet.processes.machine import Machine
+from lisbet.processes.memory import available_memory
 from lisbet.tasks import Task
 from lisbet.training.sampler import Sampler, split
 
@@ -34,8 +34,8 @@ DEVICE_SHARE = 0.5
 HOST_SHARE = 0.5
 """Recordings are kept in memory whole if they take at most this share of what is free."""
 MOVING_BYTES = 2 * 2**30
-"""Memory of each process for parts of the recordings, where they are not kept whole: half of it
-for those that are held out, if any are."""
+"""Most memory of each process for blocks of recordings, where they are not kept whole and the user
+does not say: half of it for those that are held out, if any are."""
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -52,7 +52,8 @@ class Loaded:
     datasets : tuple of tuple of str
         Ids of the recordings of each dataset.
     memory : int, optional
-        Bytes for parts of the recordings, where they are not kept whole.
+        Bytes for the recordings, where they are not kept whole: for those that are in memory, as
+        they are not converted, and for the blocks that are drawn from.
     """
 
     bank: Bank
@@ -70,6 +71,12 @@ class Loaded:
         ]
         return self.bank.subset(tuple(ids))
 
+    @property
+    def block_memory(self) -> int:
+        """Bytes for blocks of recordings, where they are not kept whole."""
+        assert self.memory is not None
+        return self.memory - _bytes_in_memory(self.records)
+
     def fingerprint(self) -> str:
         """Return a hash of names, prepared tracks and behaviours of all recordings."""
         digest = hashlib.sha256(self.bank.features.model_dump_json().encode())
@@ -81,13 +88,24 @@ class Loaded:
         return digest.hexdigest()
 
 
-def load(options: TrainOptions, tasks: dict[str, Task]) -> Loaded:
+def load(options: TrainOptions, tasks: dict[str, Task], begun_with: Size | None = None) -> Loaded:
     """Read every dataset; annotations only where a supervised task wants them.
 
     The first process of a machine reads, and shares what it has read with the others of it.
 
+    Parameters
+    ----------
+    options : TrainOptions
+        What was asked for.
+    tasks : dict of Task
+        What is trained, by name.
+    begun_with : Size, optional
+        The memory that a resumed run began with, which holds unless ``--bank_memory`` is given.
+
     Raises
     ------
+    ConfigError
+        If the memory for the recordings is too small.
     DataError
         If recordings cannot be used, or datasets do not fit together.
     """
@@ -96,13 +114,13 @@ def load(options: TrainOptions, tasks: dict[str, Task]) -> Loaded:
     datasets: tuple[tuple[str, ...], ...] = ()
     if machine.leads:
         records, datasets = _read(options, tasks)
-    stored = all(isinstance(record.position, Stored) for record in records)
+    in_memory = _bytes_in_memory(records)
     known = records
     if machine.count > 1:
-        told = list(map(_without_tracks, records)), datasets, stored
-        known, datasets, stored = machine.told(told)
+        told = list(map(_without_tracks, records)), datasets, in_memory
+        known, datasets, in_memory = machine.told(told)
     bank = Bank.outline(known)
-    memory = _memory_of_parts(bank, options, stored=stored)
+    memory = _memory_of_parts(machine, bank, options, in_memory, begun_with)
     if memory is None:
         return Loaded(_shared(machine, bank, records), known, datasets)
     if not machine.leads:
@@ -135,27 +153,60 @@ def _without_tracks(record: Record) -> Record:
     return replace(record, position=tracks)
 
 
-def _memory_of_parts(bank: Bank, options: TrainOptions, *, stored: bool) -> int | None:
-    """Return the memory for parts of the recordings; None if all processes can keep them whole.
+def _bytes_in_memory(records: list[Record]) -> int:
+    """Return the memory of recordings that are not in a store."""
+    sizes = (r.frames * r.features.size * 4 for r in records if not isinstance(r.position, Stored))
+    return sum(sizes)
+
+
+def _memory_of_parts(
+    machine: Machine, bank: Bank, options: TrainOptions, in_memory: int, begun_with: Size | None
+) -> int | None:
+    """Return the memory for the recordings; None if all processes can keep them whole.
 
     Raises
     ------
     ConfigError
-        If the recordings would have to be brought in turn, and are not converted.
+        If recordings that are not converted do not fit into it, or if this machine has not the
+        memory that a resumed run began with.
     """
-    given = options.bank_memory
-    if given is not None:
-        whole = given.bytes is None or bank.bytes <= given.bytes
-        if not whole and not stored:
-            raise ConfigError(
-                f"--bank_memory={given}: the recordings take {bank.bytes / 2**20:.1f} MB, and only "
-                "converted ones can be read in parts; see betman convert_dataset"
-            )
-        return None if whole else given.bytes
-    if not stored:
-        return None  # they were read, and are in memory
-    fits = bank.bytes <= HOST_SHARE * psutil.virtual_memory().available
-    return None if all(gather_object([fits])) else MOVING_BYTES
+    all_in_memory = in_memory == bank.frames * bank.features.size * 4
+    given = options.bank_memory or begun_with
+    if given is None:
+        if all_in_memory:
+            return None
+        free = HOST_SHARE * available_memory()
+        blocks = min(MOVING_BYTES, int(free / machine.count))
+        everyone = gather_object([(bank.bytes <= free, blocks)])
+        if all(fits for fits, _ in everyone):
+            return None
+        # In whole KB, so that it can be read back from run_config.yml.
+        return (in_memory + min(blocks for _, blocks in everyone)) // 2**10 * 2**10
+    whole = given.bytes is None or bank.bytes <= given.bytes
+    if options.bank_memory is None and not all_in_memory:
+        need = bank.bytes if whole else machine.count * (given.bytes or 0) - in_memory
+        _require_free(need, given, whole, options)
+    if not whole and in_memory > (given.bytes or 0):
+        raise ConfigError(
+            f"--bank_memory={given}: the recordings take {bank.bytes / 2**20:.1f} MB, of which "
+            f"{in_memory / 2**20:.1f} MB are not converted, and only converted ones can be read "
+            "in parts; see betman convert_dataset"
+        )
+    return None if whole else given.bytes
+
+
+def _require_free(need: int, given: Size, whole: bool, options: TrainOptions) -> None:
+    """Refuse to resume a run, on all processes, where one machine lacks the memory for it."""
+    free = min(gather_object([available_memory()]))
+    if all(gather_object([need <= free])):
+        return
+    what = "all recordings in memory" if whole else f"--bank_memory={given} for each process"
+    raise ConfigError(
+        f"{options.output_path / 'models' / str(options.run_id)} was begun with {what}, which its "
+        f"samples follow from; that takes {need / 2**20:.1f} MB, and {free / 2**20:.1f} MB are "
+        "free here. Resume it with more memory (--mem of the job, or another machine), or start "
+        "another --run_id with a smaller --bank_memory"
+    )
 
 
 def _shared(machine: Machine, bank: Bank, records: list[Record]) -> Bank:
@@ -203,6 +254,13 @@ def samplers(
     ]
     train_ids = {record_id for half, _ in halves for record_id in half}
     dev_ids = {record_id for _, half in halves for record_id in half}
+    if options.save_weights == "best" and not dev_ids:
+        raise ConfigError(
+            "--save_weights=best needs held-out recordings, but each of the data paths "
+            f"{', '.join(map(str, options.data_path))} has a single recording"
+            f"{' that passes --data_filter' if options.data_filter else ''}, which is trained on; "
+            "add a second recording to one of them, or leave out --save_weights=best"
+        )
     if loaded.memory is None and _fits(loaded.bank, device):
         loaded = replace(loaded, bank=loaded.bank.to(device))
     made = {}
@@ -235,19 +293,20 @@ def samplers(
 def _moving(sampler: Sampler, loaded: Loaded, parts: int) -> Sampler:
     """Let the recordings of a sampler be brought in turn; tasks on the same ones share them."""
     records = {record.id: record for record in loaded.records}
-    assert loaded.memory is not None
-    memory = loaded.memory // (parts * len({bank.ids for bank in sampler.banks.values()}))
     distinct = {bank.ids: bank for bank in sampler.banks.values()}
+    parts *= len(distinct)
     moving = {
         ids: MovingBank.over(
             bank,
             [records[record_id] for record_id in ids],
-            memory=memory,
+            memory=loaded.block_memory // parts,
             seed=sampler.seed,
             part=sampler.part,
             batch_size=sampler.batch_size,
             steps=sampler.steps,
             device=sampler.device,
+            parts=parts,
+            reserved=_bytes_in_memory(loaded.records),
         )
         for ids, bank in distinct.items()
     }

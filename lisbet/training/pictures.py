@@ -5,6 +5,7 @@ plane is that of the first two principal components, and no random number is dra
 process makes them of the gathered weights, whatever the strategy.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lisbet.data.bank import Bank, Plan, gather
+from lisbet.data.excerpt import excerpt
 from lisbet.models.multitask import MultiTaskModel
 from lisbet.tasks import SupervisedTask
 from lisbet.training.sampler import Sampler
@@ -64,7 +66,7 @@ def _embeddings(setup: Setup, sampler: Sampler, model: MultiTaskModel, part: str
     record, frame = _spread(bank)
     tokens = [
         model.backbone(windows.flatten(start_dim=2))[:, setup.config.window.output_token].cpu()
-        for windows in _windows(bank, sampler, record, frame)
+        for windows in _windows(setup, bank, sampler, record, frame)
     ]
     names, what = _groups(bank, record, frame)
     figure = Figure(figsize=(7, 6), layout="constrained")
@@ -90,7 +92,7 @@ def _confusion(
 
     bank = sampler.banks[name]
     record, frame = _spread(bank)
-    windows = _windows(bank, sampler, record, frame)
+    windows = _windows(setup, bank, sampler, record, frame)
     logits = torch.cat([model({name: some})[name].float().cpu() for some in windows]).numpy()
     assert bank.labels is not None
     truth = task.targets(bank.labels[bank.starts[record] + frame])
@@ -143,15 +145,21 @@ def _spread(bank: Bank) -> tuple[np.ndarray, np.ndarray]:
     return bank.locate(np.linspace(0, bank.frames - 1, count).astype(np.int64))
 
 
-def _windows(bank: Bank, sampler: Sampler, record: np.ndarray, frame: np.ndarray) -> list[Tensor]:
-    windows = []
+def _windows(
+    setup: Setup, bank: Bank, sampler: Sampler, record: np.ndarray, frame: np.ndarray
+) -> Iterator[Tensor]:
+    """Yield the windows of some frames; what is not in memory is read for them alone."""
+    known = {r.id: r for r in setup.loaded.records} if setup.loaded.memory is not None else {}
+    records = [known[record_id] for record_id in bank.ids] if known else []
     for first in range(0, len(frame), AT_ONCE):
         own = slice(first, first + AT_ONCE)
         plan = Plan.plain(record[own], frame[own])
         if sampler.fps_scaling != 1:
             plan = replace(plan, speed=np.full(len(record[own]), sampler.fps_scaling))
-        windows.append(gather(bank, plan, sampler.window).to(sampler.device))
-    return windows
+        source = bank
+        if records:
+            source, plan = excerpt(records, plan, sampler.window)
+        yield gather(source, plan, sampler.window).to(sampler.device)
 
 
 def _groups(bank: Bank, record: np.ndarray, frame: np.ndarray) -> tuple[np.ndarray, str]:

@@ -8,8 +8,9 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from lisbet import model_dir
+from lisbet.config import Size
 from lisbet.core.folders import rename_folder
-from lisbet.errors import ConfigError, DataError, ModelError, OutputError
+from lisbet.errors import ConfigError, DataError, LisbetError, ModelError, OutputError
 from lisbet.options import VerifyOptions
 from lisbet.training import run_folder, strategy
 from lisbet.training.batching import Batching
@@ -162,6 +163,19 @@ def require_same_strategy(manifest: Manifest, accelerator: Accelerator) -> None:
             "with betman consolidate_checkpoint and start a new run from them with "
             "--load_backbone_weights"
         )
+
+
+def remembered_bank_memory(folder: Path) -> Size | None:
+    """Return the ``bank_memory`` that a run began with, as its run_config.yml says.
+
+    Samples follow from it, so a run keeps it, however much memory is free where it goes on.
+    """
+    if not (folder / model_dir.RUN_CONFIG).is_file():
+        return None
+    try:
+        return Size.parse(read_yaml(folder / model_dir.RUN_CONFIG)["options"]["bank_memory"])
+    except (LisbetError, AttributeError, KeyError, TypeError, ValueError):
+        return None  # damaged, or of an earlier release: `require_same_run` compares what there is
 
 
 def finished_without_checkpoint(run: Path, config: dict[str, Any], epochs: int) -> bool:

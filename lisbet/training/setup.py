@@ -18,12 +18,12 @@ from lisbet.config import Features, Size
 from lisbet.data.load import summary
 from lisbet.errors import ConfigError, first_message
 from lisbet.models.backbones import BACKBONES
-from lisbet.models.multitask import ModelConfig
+from lisbet.models.multitask import ModelConfig, require_whole_backbone
 from lisbet.options import LAUNCH_OPTIONS, TrainingOptions, TrainOptions
 from lisbet.processes import environment
 from lisbet.processes.start import mixed_precision_of
 from lisbet.tasks import TASKS, Task
-from lisbet.training import run_folder, strategy
+from lisbet.training import resume, run_folder, strategy
 from lisbet.training.batching import Batching
 from lisbet.training.datasets import Loaded, load, samplers
 from lisbet.training.sampler import Sampler
@@ -85,7 +85,13 @@ class Setup:
         backbone = None
         if options.load_backbone_weights is not None:
             backbone = model_dir.read_weights(options.load_backbone_weights)
-        loaded = load(options, tasks)
+            if options.freeze_backbone_weights:
+                source = str(options.load_backbone_weights)
+                require_whole_backbone(backbone_config(options, feature_dim=1), backbone, source)
+        begun_with = None
+        if options.resume or options.debug_step is not None:
+            (begun_with,) = broadcast_object_list([resume.remembered_bank_memory(folder)])
+        loaded = load(options, tasks, begun_with)
         train, dev = samplers(options, tasks, loaded, device)
         config = model_config(options, run_id, tasks, loaded.bank.features)
         return cls(folder, goes_on, loaded, tasks, config, train, dev, backbone)
@@ -106,7 +112,7 @@ class Setup:
             "num_layers": sizes["num_layers"],
             "num_heads": sizes.get("num_heads"),
             "hidden_dim": sizes["hidden_dim"],
-            # Samples follow from it: what the memory of this machine decided holds for the run.
+            # Samples follow from it.
             "bank_memory": str(Size(bytes=self.loaded.memory)),
         }
         packages = ("lisbet", "torch", "accelerate", "numpy")

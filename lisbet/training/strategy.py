@@ -37,6 +37,8 @@ from lisbet.training.batching import Batching
 WHOLE, SHARDED, DEEPSPEED = "whole", "sharded", "deepspeed"
 STATE_FILE = "state.pt"
 """Name of the file of a whole state."""
+COMPILED = "_orig_mod."
+"""Prefix of the names of weights in a network that torch.compile has wrapped."""
 
 
 def name(accelerator: Accelerator) -> str:
@@ -83,7 +85,8 @@ def prepare(
 def full_weights(accelerator: Accelerator, model: nn.Module) -> dict[str, Tensor]:
     """Gather the weights of all processes; complete on the first one. All must call it."""
     weights: dict[str, Tensor] | None = accelerator.get_state_dict(model)
-    return weights or {}  # ZeRO-3 gives the others nothing
+    # ZeRO-3 gives the others nothing. torch.compile wraps the network, which prefixes the names.
+    return {name.replace(COMPILED, ""): value for name, value in (weights or {}).items()}
 
 
 def snapshot(accelerator: Accelerator, model: Any, optimizer: Any) -> Callable[[Path, Any], None]:

@@ -1,0 +1,64 @@
+"""Windows of recordings that are not in memory: only the frames that they cover are read."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lisbet.config import Window
+from lisbet.data.bank import Bank, Plan
+from lisbet.data.record import Record
+from lisbet.data.tracks import Stored
+
+
+def excerpt(records: list[Record], plan: Plan, window: Window) -> tuple[Bank, Plan]:
+    """Read the frames that windows cover: `gather` makes of them what it makes of a whole bank.
+
+    Parameters
+    ----------
+    records : list of Record
+        The recordings that `plan` numbers, in memory or in a store.
+    plan : Plan
+        Whole windows, see `Plan.plain`; they may have a speed.
+    window : Window
+        Size, and offset of the target frame.
+
+    Returns
+    -------
+    bank : Bank
+        A recording for each stretch of frames that some windows cover, without labels.
+    plan : Plan
+        The same windows in it.
+    """
+    number, target = plan.record[:, 0, 0], plan.frame[:, 0, 0]
+    count = np.full(len(target), float(window.size))
+    after = np.full(len(target), float(window.offset))
+    if plan.speed is not None:
+        count, after = np.round(plan.speed * count), np.round(plan.speed * after)
+    length = np.array([records[n].frames for n in number])
+    last = target + after.astype(np.int64)
+    first = np.maximum(0, last - count.astype(np.int64) + 1)
+    end = np.minimum(length, last + 1)
+
+    stretches: list[list[int]] = []
+    """Recording, first frame and end of each; windows that overlap share one."""
+    place = np.empty(len(target), np.int64)
+    for sample in np.lexsort((first, number)).tolist():
+        own = [int(number[sample]), int(first[sample]), int(end[sample])]
+        if stretches and stretches[-1][0] == own[0] and own[1] <= stretches[-1][2]:
+            stretches[-1][2] = max(stretches[-1][2], own[2])
+        else:
+            stretches.append(own)
+        place[sample] = len(stretches) - 1
+    parts = [_part(records[n], begin, stop) for n, begin, stop in stretches]
+    starts = np.array([begin for _, begin, _ in stretches])
+    moved = Plan.plain(place, target - starts[place])
+    return Bank.from_records(parts), replace(moved, speed=plan.speed)
+
+
+def _part(record: Record, first: int, end: int) -> Record:
+    """Return some frames of a recording; those of a store are not read yet."""
+    position: Any = record.position
+    stored = isinstance(position, Stored)
+    part: Any = position.part(first, end) if stored else position[first:end]
+    return Record(record.id, part, record.features)
