@@ -12,9 +12,15 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from lisbet.errors import LisbetError, ModelError, OutputError, first_message
+from lisbet.errors import LisbetError, ModelError, OutputError, first_message, shortened
 from lisbet.models.heads import EmbeddingHeadConfig
-from lisbet.models.multitask import ModelConfig, MultiTaskModel, load_weights
+from lisbet.models.multitask import (
+    ModelConfig,
+    MultiTaskModel,
+    load_weights,
+    outline,
+    require_fitting,
+)
 from lisbet.options import ExportOptions, InfoOptions
 from lisbet.publish import published, published_folder, require_writable
 from lisbet.yaml_files import read_yaml, write_yaml
@@ -25,6 +31,8 @@ MODEL_CONFIG = "model_config.yml"
 RUN_CONFIG = "run_config.yml"
 WEIGHTS_LAST = "weights/weights_last.pt"
 EMBEDDING = "embedding"
+LARGEST_CONFIG = 2**20
+"""Bytes of a model_config.yml; it usually has less than 1000."""
 BUFFER = 8 * 2**20
 """Bytes written at once: a network file system is slow at small pieces."""
 
@@ -140,7 +148,7 @@ def read_config(path: Path) -> ModelConfig:
         If the file is missing, is no YAML, or does not describe a network.
     """
     try:
-        return ModelConfig(**read_yaml(path))
+        return ModelConfig(**read_yaml(path, largest=LARGEST_CONFIG))
     except ValidationError as error:
         raise ModelError(f"{path} does not describe a model:\n  {first_message(error)}") from error
     except LisbetError as error:
@@ -168,14 +176,36 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise ModelError(f"{path} does not hold a state dict, but a {type(weights).__name__}")
+    for key, value in weights.items():
+        if not _is_plain(value):
+            raise ModelError(
+                f"{path}: {shortened(str(key), 80)} is not a plain tensor whose numbers are all in "
+                "the file; save the state dict of the network on the CPU, in a floating-point type"
+            )
     return weights
 
 
+def _is_plain(value: Tensor) -> bool:
+    """Whether all numbers of a tensor are in its file: not sparse, nor one number for many."""
+    return (
+        value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and value.dtype.is_floating_point
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
+
+
 def load_model(config_path: Path, weights_path: Path) -> tuple[ModelConfig, MultiTaskModel]:
-    """Build the network of a model directory, on the CPU, with its weights."""
+    """Build the network of a model directory, on the CPU, with its weights.
+
+    It is built only after the weights were found to fit, so that it takes as much memory as they.
+    """
     config = read_config(config_path)
+    weights = read_weights(weights_path)
+    require_fitting(outline(config), weights, str(weights_path))
     model = MultiTaskModel(config)
-    load_weights(model, read_weights(weights_path), str(weights_path))
+    load_weights(model, weights, str(weights_path))
     return config, model.eval()
 
 
@@ -197,9 +227,9 @@ def export_embedder(options: ExportOptions) -> None:
         }
     )
     weights = read_weights(options.weights_path)
-    load_weights(MultiTaskModel(config), weights, str(options.weights_path))
+    require_fitting(outline(config), weights, str(options.weights_path))
     kept = {key: value for key, value in weights.items() if not key.startswith("task_heads.")}
-    load_weights(MultiTaskModel(embedder), kept, str(options.weights_path))
+    require_fitting(outline(embedder), kept, str(options.weights_path))
     with published_folder(folder) as beside:
         write_yaml(beside / MODEL_CONFIG, embedder.model_dump(mode="json", exclude_defaults=True))
         save_weights(beside / "weights" / options.weights_path.name, kept)
@@ -210,7 +240,7 @@ def export_embedder(options: ExportOptions) -> None:
 def model_info(options: InfoOptions) -> None:
     """Print what a model is and what lies in its directory."""
     config = read_config(options.model_path)
-    model = MultiTaskModel(config)
+    model = outline(config)
     backbone = {key: value for key, value in config.backbone.items() if key != "type"}
     sizes = {
         part: sum(weight.numel() for weight in module.parameters())

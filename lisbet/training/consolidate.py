@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 
 from lisbet import model_dir
 from lisbet.errors import LisbetError, ModelError
-from lisbet.models.multitask import MultiTaskModel, require_fitting
+from lisbet.models.multitask import outline, require_fitting
 from lisbet.options import ConsolidateOptions
 from lisbet.processes import environment
 from lisbet.training.manifest import (
@@ -46,9 +46,7 @@ def consolidate_checkpoint(options: ConsolidateOptions) -> None:
     manifest = verified(folder)
     log.info("%s: step %d, by %s", folder, manifest.step, manifest.strategy)
     weights = read_weights_of(folder, manifest)
-    with torch.device("meta"):  # names and shapes only
-        model = MultiTaskModel(config)
-    require_fitting(model, weights, str(folder))
+    require_fitting(outline(config), weights, str(folder))
     model_dir.save_weights(run / model_dir.WEIGHTS_LAST, weights)
     print(f"weights of step {manifest.step} written to {run / model_dir.WEIGHTS_LAST}")
 
