@@ -4,11 +4,13 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from lisbet import __version__
 from lisbet.errors import ConfigError
 from lisbet.launch import ALONE, FOLDERS, Launch
 from lisbet.options import SlurmScriptOptions, TrainingOptions, TrainOptions
+from lisbet.redact import redacted
 
 TEMPLATE = "slurm/train.sbatch"
 SEED = '"$SLURM_ARRAY_TASK_ID"'
@@ -63,7 +65,7 @@ def _check(options: SlurmScriptOptions, train: TrainOptions) -> None:
         path: Path | None = getattr(options, name)
         absent += [str(path)] if path is not None and not path.exists() else []
     for path_ in absent:
-        print(f"betman: note: {path_} is not here; the job needs it", file=sys.stderr)
+        print(f"betman: note: {redacted(path_)} is not here; the job needs it", file=sys.stderr)
 
 
 def _directives(options: SlurmScriptOptions) -> dict[str, str | None]:
@@ -87,6 +89,7 @@ def _directives(options: SlurmScriptOptions) -> dict[str, str | None]:
 def _variables(options: SlurmScriptOptions, train: TrainOptions) -> dict[str, str]:
     """Return what the variables of the script are set to, quoted for the shell."""
     words = train.model_dump(mode="json", exclude_unset=True, exclude={"resume", "data_path"})
+    _refuse_secrets(words | {"data_path": ",".join(map(str, train.data_path))})
     if options.seeds:
         words.pop("run_id")
     lines = [shlex.quote(f"--{name}={value}") for name, value in words.items() if value is not None]
@@ -98,6 +101,16 @@ def _variables(options: SlurmScriptOptions, train: TrainOptions) -> dict[str, st
         if (value := getattr(options, name)) is not None:
             found[name.upper()] = shlex.quote(str(value))
     return found
+
+
+def _refuse_secrets(words: dict[str, Any]) -> None:
+    """Raise ConfigError if a script, which many may read, would hold a password or token."""
+    for name, value in words.items():
+        if redacted(str(value)) != str(value):
+            raise ConfigError(
+                f"--{name} holds a password or token, which would stand in the script; leave it "
+                "out, and set it in the environment of the job, such as AWS_SECRET_ACCESS_KEY"
+            )
 
 
 def _filled(text: str, directives: dict[str, str | None], variables: dict[str, str]) -> str:

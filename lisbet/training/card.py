@@ -12,6 +12,7 @@ import yaml
 from lisbet import model_dir
 from lisbet.options import LAUNCH_OPTIONS, TrainOptions
 from lisbet.publish import published
+from lisbet.redact import redacted
 from lisbet.training.pictures import FOLDER
 from lisbet.training.resume import HARMLESS
 from lisbet.training.setup import NOT_KEPT
@@ -59,7 +60,7 @@ def card(run: "Run") -> str:
         "## How to cite",
         CITATION,
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return redacted("\n\n".join(part for part in parts if part) + "\n")
 
 
 def _summary(run: "Run") -> str:
