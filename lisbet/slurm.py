@@ -95,12 +95,18 @@ def _variables(options: SlurmScriptOptions, train: TrainOptions) -> dict[str, st
     lines = [shlex.quote(f"--{name}={value}") for name, value in words.items() if value is not None]
     if options.seeds:
         lines += [f"--seed={SEED}", f"--run_id={shlex.quote(f'{options.run_id}-seed')}{SEED}"]
-    lines.append(shlex.quote(",".join(map(str, train.data_path))))
+    lines.append(shlex.quote(_as_word(",".join(map(str, train.data_path)))))
     found = {"TRAIN": "(\n" + "".join(f"  {line}\n" for line in lines) + ")"}
     for name in ("container", "venv", "bind", "processes_per_node", "launch"):
         if (value := getattr(options, name)) is not None:
-            found[name.upper()] = shlex.quote(str(value))
+            text = str(value) if name == "bind" else _as_word(str(value))
+            found[name.upper()] = shlex.quote(text)
     return found
+
+
+def _as_word(path: str) -> str:
+    """Return a path that no program takes for an option."""
+    return f"./{path}" if path.startswith("-") else path
 
 
 def _refuse_secrets(words: dict[str, Any]) -> None:
@@ -121,11 +127,16 @@ def _filled(text: str, directives: dict[str, str | None], variables: dict[str, s
         text, found = _replaced(rf"^#SBATCH --{name}=.*\n", line, text)
         more += [] if found else [line]
     text = text.replace("#SBATCH", "".join(more) + "#SBATCH", 1)
-    for name, value in variables.items():
-        place = rf'^{name}=("\$\{{{name}:-[^}}]*\}}"|\(\))'
-        line = f"{name}={value}"
-        text, found = _replaced(place, line, text)
-        assert found == 1, f"{TEMPLATE} has no variable {name}"
+    # All at once: a value may hold what looks like the line of another variable.
+    left = dict(variables)
+    place = r'^(\w+)=("\$\{\1:-[^}]*\}"|\(\))'
+    text = re.sub(
+        place,
+        lambda found: f"{found[1]}={left.pop(found[1])}" if found[1] in left else found[0],
+        text,
+        flags=re.MULTILINE,
+    )
+    assert not left, f"{TEMPLATE} has no variable {', '.join(left)}"
     return text
 
 

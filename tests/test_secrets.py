@@ -99,6 +99,7 @@ def test_training(planted, monkeypatch, capfd):
     main([*(word for word in words if word != "--epochs=1"), "--epochs=2", "--resume"])
     said = capfd.readouterr()
     require_clean(planted / "models", said.out, said.err)
+    words = ["--run_id=b" if word == "--run_id=a" else word for word in words]
     said = refused(capfd, *words[:-1], f"https://{USER}:{PASSWORD}@nowhere/data")
     require_clean(planted / "models", said)
     assert "https:/nowhere/data" in said
