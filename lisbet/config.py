@@ -11,6 +11,11 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 ALL = "*"
+LARGEST_SIZE = 2**16
+"""Bound of every size of a network and of a window, far above what can be trained."""
+MOST_LAYERS = 256
+MOST_NAMES = 4096
+"""Individuals, keypoints or classes."""
 
 
 class Config(BaseModel):
@@ -331,7 +336,7 @@ class Window(Config):
     The window of a frame f holds the `size` frames f-size+1+offset … f+offset.
     """
 
-    size: int = Field(ge=2)
+    size: int = Field(ge=2, le=LARGEST_SIZE)
     offset: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -360,9 +365,9 @@ class Dataset(Config):
 class Features(Config):
     """Names along the feature axis, in the order in which it is flattened."""
 
-    individuals: tuple[str, ...]
-    keypoints: tuple[str, ...]
-    space: tuple[str, ...]
+    individuals: tuple[str, ...] = Field(max_length=MOST_NAMES)
+    keypoints: tuple[str, ...] = Field(max_length=MOST_NAMES)
+    space: tuple[str, ...] = Field(max_length=MOST_NAMES)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+MOST_PROBLEMS = 10
+"""Problems of one file that a message names."""
+
+
 class LisbetError(Exception):
     """Base of every error that is reported to the user in one message."""
 
@@ -54,6 +58,11 @@ class ToldError(LisbetError):
         self.exit_code = exit_code
 
 
+def shortened(text: str, longest: int = 500) -> str:
+    """Return text for a message, without its end if it is very long."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     """Say that `word` is no known `kind`, which is nearest, and what there is.
 
@@ -64,6 +73,7 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     lower = {name.lower(): name for name in names}
+    word = shortened(word, 80)
     near = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
     hint = f"did you mean {lower[near[0]]!r}? " if near else ""
     return f"no {kind} {word!r}: {hint}Known: {', '.join(names)}"
@@ -72,8 +82,10 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
 def first_message(error: "ValidationError") -> str:
     """Return the problems of a configuration, one line each, with the place of each."""
     lines = []
-    for problem in error.errors():
+    for problem in error.errors(include_input=False)[:MOST_PROBLEMS]:
         place = ".".join(map(str, problem["loc"]))
         text = str(problem.get("ctx", {}).get("error", problem["msg"]))
-        lines.append(f"{place}: {text}" if place else text)
+        lines.append(shortened(f"{place}: {text}" if place else text))
+    if (more := error.error_count() - len(lines)) > 0:
+        lines.append(f"and {more} more problems")
     return "\n  ".join(lines)

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,15 @@ from lisbet.core.folders import interrupted, recover, write_folder
 from lisbet.core.lock import locked
 from lisbet.core.results import lies_in, require_result_folder
 from lisbet.core.write_log import LOG
-from lisbet.errors import LisbetError, ModelError, OutputError, first_message
+from lisbet.errors import LisbetError, ModelError, OutputError, first_message, shortened
 from lisbet.models.heads import EmbeddingHeadConfig
-from lisbet.models.multitask import ModelConfig, MultiTaskModel, load_weights
+from lisbet.models.multitask import (
+    ModelConfig,
+    MultiTaskModel,
+    load_weights,
+    outline,
+    require_fitting,
+)
 from lisbet.options import ExportOptions, InfoOptions
 from lisbet.publish import require_writable
 from lisbet.yaml_files import read_yaml, write_yaml
@@ -30,6 +37,8 @@ WEIGHTS_LAST = f"{WEIGHTS}/weights_last.pt"
 EMBEDDING = "embedding"
 MODEL = "model"
 """Kind of the folders of models that were exported or fetched, see `write_log`."""
+LARGEST_CONFIG = 2**20
+"""Bytes of a model_config.yml; it usually has less than 1000."""
 BUFFER = 8 * 2**20
 """Bytes written at once: a network file system is slow at small pieces."""
 
@@ -97,7 +106,7 @@ def read_config(path: Path) -> ModelConfig:
             f"{', '.join(map(str, copies))}"
         )
     try:
-        return ModelConfig(**read_yaml(path))
+        return ModelConfig(**read_yaml(path, largest=LARGEST_CONFIG))
     except ValidationError as error:
         raise ModelError(f"{path} does not describe a model:\n  {first_message(error)}") from error
     except LisbetError as error:
@@ -115,7 +124,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelError(f"{path}: no such file; expected weights such as {WEIGHTS_LAST}")
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of pickles that it then refuses
+            weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the unpickler raise almost anything
         raise ModelError(
             f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, cut off "
@@ -123,14 +134,36 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise ModelError(f"{path} does not hold a state dict, but a {type(weights).__name__}")
+    for key, value in weights.items():
+        if not _is_plain(value):
+            raise ModelError(
+                f"{path}: {shortened(str(key), 80)} is not a plain tensor whose numbers are all in "
+                "the file; save the state dict of the network on the CPU, in a floating-point type"
+            )
     return weights
 
 
+def _is_plain(value: Tensor) -> bool:
+    """Whether all numbers of a tensor are in its file: not sparse, nor one number for many."""
+    return (
+        value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and value.dtype.is_floating_point
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
+
+
 def load_model(config_path: Path, weights_path: Path) -> tuple[ModelConfig, MultiTaskModel]:
-    """Build the network of a model directory, on the CPU, with its weights."""
+    """Build the network of a model directory, on the CPU, with its weights.
+
+    It is built only after the weights were found to fit, so that it takes as much memory as they.
+    """
     config = read_config(config_path)
+    weights = read_weights(weights_path)
+    require_fitting(outline(config), weights, str(weights_path))
     model = MultiTaskModel(config)
-    load_weights(model, read_weights(weights_path), str(weights_path))
+    load_weights(model, weights, str(weights_path))
     return config, model.eval()
 
 
@@ -158,9 +191,9 @@ def export_embedder(options: ExportOptions) -> None:
         }
     )
     weights = read_weights(options.weights_path)
-    load_weights(MultiTaskModel(config), weights, str(options.weights_path))
+    require_fitting(outline(config), weights, str(options.weights_path))
     kept = {key: value for key, value in weights.items() if not key.startswith("task_heads.")}
-    load_weights(MultiTaskModel(embedder), kept, str(options.weights_path))
+    require_fitting(outline(embedder), kept, str(options.weights_path))
     with locked(folder):
         recover(folder)
         require_result_folder(folder, MODEL, overwrite=options.overwrite)
@@ -175,7 +208,7 @@ def export_embedder(options: ExportOptions) -> None:
 def model_info(options: InfoOptions) -> None:
     """Print what a model is and what lies in its directory."""
     config = read_config(options.model_path)
-    model = MultiTaskModel(config)
+    model = outline(config)
     backbone = {key: value for key, value in config.backbone.items() if key != "type"}
     sizes = {
         part: sum(weight.numel() for weight in module.parameters())

@@ -44,7 +44,7 @@ def runs(options: RunsOptions) -> None:
         print(f"no runs in {place}")
     else:
         width = None if sys.stdout.isatty() else PIPED_WIDTH
-        Console(width=width, highlight=False).print(table(found))
+        Console(width=width, highlight=False, markup=False).print(table(found))
 
 
 def describe(folder: Path) -> dict[str, Any]:

@@ -4,11 +4,13 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from lisbet import __version__
 from lisbet.errors import ConfigError
 from lisbet.launch import ALONE, FOLDERS, Launch
 from lisbet.options import SlurmScriptOptions, TrainingOptions, TrainOptions
+from lisbet.redact import redacted
 
 TEMPLATE = "slurm/train.sbatch"
 SEED = '"$SLURM_ARRAY_TASK_ID"'
@@ -63,7 +65,7 @@ def _check(options: SlurmScriptOptions, train: TrainOptions) -> None:
         path: Path | None = getattr(options, name)
         absent += [str(path)] if path is not None and not path.exists() else []
     for path_ in absent:
-        print(f"betman: note: {path_} is not here; the job needs it", file=sys.stderr)
+        print(f"betman: note: {redacted(path_)} is not here; the job needs it", file=sys.stderr)
 
 
 def _directives(options: SlurmScriptOptions) -> dict[str, str | None]:
@@ -87,17 +89,34 @@ def _directives(options: SlurmScriptOptions) -> dict[str, str | None]:
 def _variables(options: SlurmScriptOptions, train: TrainOptions) -> dict[str, str]:
     """Return what the variables of the script are set to, quoted for the shell."""
     words = train.model_dump(mode="json", exclude_unset=True, exclude={"resume", "data_path"})
+    _refuse_secrets(words | {"data_path": ",".join(map(str, train.data_path))})
     if options.seeds:
         words.pop("run_id")
     lines = [shlex.quote(f"--{name}={value}") for name, value in words.items() if value is not None]
     if options.seeds:
         lines += [f"--seed={SEED}", f"--run_id={shlex.quote(f'{options.run_id}-seed')}{SEED}"]
-    lines.append(shlex.quote(",".join(map(str, train.data_path))))
+    lines.append(shlex.quote(_as_word(",".join(map(str, train.data_path)))))
     found = {"TRAIN": "(\n" + "".join(f"  {line}\n" for line in lines) + ")"}
     for name in ("container", "venv", "bind", "processes_per_node", "launch"):
         if (value := getattr(options, name)) is not None:
-            found[name.upper()] = shlex.quote(str(value))
+            text = str(value) if name == "bind" else _as_word(str(value))
+            found[name.upper()] = shlex.quote(text)
     return found
+
+
+def _as_word(path: str) -> str:
+    """Return a path that no program takes for an option."""
+    return f"./{path}" if path.startswith("-") else path
+
+
+def _refuse_secrets(words: dict[str, Any]) -> None:
+    """Raise ConfigError if a script, which many may read, would hold a password or token."""
+    for name, value in words.items():
+        if redacted(str(value)) != str(value):
+            raise ConfigError(
+                f"--{name} holds a password or token, which would stand in the script; leave it "
+                "out, and set it in the environment of the job, such as AWS_SECRET_ACCESS_KEY"
+            )
 
 
 def _filled(text: str, directives: dict[str, str | None], variables: dict[str, str]) -> str:
@@ -108,11 +127,16 @@ def _filled(text: str, directives: dict[str, str | None], variables: dict[str, s
         text, found = _replaced(rf"^#SBATCH --{name}=.*\n", line, text)
         more += [] if found else [line]
     text = text.replace("#SBATCH", "".join(more) + "#SBATCH", 1)
-    for name, value in variables.items():
-        place = rf'^{name}=("\$\{{{name}:-[^}}]*\}}"|\(\))'
-        line = f"{name}={value}"
-        text, found = _replaced(place, line, text)
-        assert found == 1, f"{TEMPLATE} has no variable {name}"
+    # All at once: a value may hold what looks like the line of another variable.
+    left = dict(variables)
+    place = r'^(\w+)=("\$\{\1:-[^}]*\}"|\(\))'
+    text = re.sub(
+        place,
+        lambda found: f"{found[1]}={left.pop(found[1])}" if found[1] in left else found[0],
+        text,
+        flags=re.MULTILINE,
+    )
+    assert not left, f"{TEMPLATE} has no variable {', '.join(left)}"
     return text
 
 

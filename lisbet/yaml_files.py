@@ -1,32 +1,91 @@
-"""Read and write mappings as YAML."""
+"""Read and write mappings as YAML; what is read may be from anybody."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    NodeEvent,
+    ScalarEvent,
+)
 
 from lisbet.errors import ConfigError
 
+LARGEST = 64 * 2**20
+"""Bytes of a file; run_config.yml takes about 150 for each recording."""
+MOST_VALUES = 2_000_000
+"""Values in a file, with those that an alias repeats; reading them takes 1 GB of memory."""
+DEEPEST = 100
+"""Lists and mappings that may lie in each other."""
+NUMBER = re.compile(r"[-+0-9a-fA-FxX_.:]*")
+LONGEST_NUMBER = 400
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
+
+def read_yaml(path: Path, *, largest: int = LARGEST) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping, in bounded time and memory.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    largest : int
+        How many bytes it may have.
 
     Raises
     ------
     ConfigError
-        If it is missing, is no YAML, or holds something else.
+        If it is missing, is no YAML, holds something else, or is too large for what it is to be.
     """
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; expected a file in it, such as model_config.yml")
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
+    if (size := path.stat().st_size) > largest:
+        raise ConfigError(f"{path} has {size} bytes; expected YAML of at most {largest}")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        text = path.read_text(encoding="utf-8")
+        _require_bounded(text)
+        raw = yaml.load(text, Loader=_LOADER)
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:500]
+        raise ConfigError(f"{path} is not YAML: {reason}") from error
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
         raise ConfigError(f"{path} holds no mapping of names to values")
     return raw
+
+
+def _require_bounded(text: str) -> None:
+    """Raise ValueError if the text describes more than it could reasonably be meant to."""
+    sizes: dict[str, int] = {}
+    """Values below each anchor, with those that aliases in it repeat."""
+    open_nodes: list[tuple[str | None, int]] = []
+    total = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, CollectionStartEvent):
+            open_nodes.append((event.anchor, total))
+            if len(open_nodes) > DEEPEST:
+                raise ValueError(f"more than {DEEPEST} lists and mappings lie in each other")
+        elif isinstance(event, CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            if anchor is not None:
+                sizes[anchor] = total - before
+        elif isinstance(event, AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in open_nodes):
+                raise ValueError(f"*{event.anchor} lies in itself")
+            total += sizes.get(event.anchor or "", 0)
+        elif isinstance(event, ScalarEvent):
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+            if len(event.value) > LONGEST_NUMBER and NUMBER.fullmatch(event.value):
+                raise ValueError(f"a number has {len(event.value)} characters")
+        total += isinstance(event, NodeEvent)
+        if total > MOST_VALUES:
+            raise ValueError(f"it holds more than {MOST_VALUES} values")
 
 
 def write_yaml(path: Path, values: dict[str, Any]) -> None:

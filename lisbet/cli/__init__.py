@@ -23,6 +23,7 @@ from lisbet.cli.commands import COMMANDS, Command, Job
 from lisbet.errors import ConfigError, LisbetError, OutputError, StoppedError, ToldError, unknown
 from lisbet.options import LAUNCH_OPTIONS
 from lisbet.processes import environment
+from lisbet.redact import redacted
 
 HELP = {"-h", "--help", "help"}
 
@@ -63,7 +64,7 @@ def _main(words: list[str]) -> None:
         sys.exit(error.exit_code)
     except StoppedError as error:
         sys.stdout.flush()
-        print(f"betman: {error}", file=sys.stderr)
+        print(redacted(f"betman: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except LisbetError as error:
         _fail(str(error), error.exit_code, details)
@@ -141,7 +142,7 @@ class _Stderr(logging.Handler):
     """Writes to what is sys.stderr at the time: above a progress bar, where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+        print(redacted(self.format(record)), file=sys.stderr, flush=True)
 
 
 def _set_up_logging(verbose: int) -> None:
@@ -172,7 +173,7 @@ def _readable(error: OSError) -> OutputError:
 
 def _fail(message: str, code: int, details: bool) -> None:
     if details:
-        traceback.print_exc()
+        print(redacted(traceback.format_exc()), file=sys.stderr)
     sys.stdout.flush()
-    print(f"betman: error: {message}", file=sys.stderr)
+    print(redacted(f"betman: error: {message}"), file=sys.stderr)
     sys.exit(code)

@@ -12,6 +12,7 @@ from lisbet.data.writer import Writer, seen
 from lisbet.errors import DataError, OutputError
 from lisbet.options import ConvertOptions
 from lisbet.publish import require_writable
+from lisbet.redact import redacted
 
 OWN = {POSITION, LABELS, "behaviors", *Features.model_fields}
 """Arrays of a store, beside the table of its recordings."""
@@ -28,13 +29,14 @@ def convert_dataset(options: ConvertOptions) -> None:
     if old is not None:
         sources = _lacking(old, sources, options, asked)
         if not sources:
-            print(f"{place_of(target)} holds these recordings already")
+            print(redacted(f"{place_of(target)} holds these recordings already"))
             return
     if not is_address(target):
         require_writable(target.parent)
     writer = Writer(options, asked, old)
     writer.convert(sources)
-    print(f"{len(writer.rows)} recordings, {writer.frames} frames written to {place_of(target)}")
+    place = redacted(place_of(target))
+    print(f"{len(writer.rows)} recordings, {writer.frames} frames written to {place}")
     if options.storage == "float16":
         print(f"float16 moved coordinates by at most {writer.error:.2g} of the size of the video")
     for record_id in writer.left_out:

@@ -16,6 +16,7 @@ from lisbet.data.tracks import each
 from lisbet.errors import DataError
 from lisbet.options import DatasetInfoOptions
 from lisbet.processes.memory import available_memory
+from lisbet.redact import redacted
 
 BARS, WIDTH = 8, 40
 """Lines and length of the histogram."""
@@ -34,7 +35,7 @@ def dataset_info(options: DatasetInfoOptions) -> None:
         except DataError as error:
             problems[name] = str(error)
     if found.features is not None:
-        print(found.text())
+        print(redacted(found.text()))
     if not is_address(options.data_path):
         print(f"on disk:     {_size(_bytes_below(options))}")
     if problems:

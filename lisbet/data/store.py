@@ -24,6 +24,7 @@ from lisbet.data.labels import Labels
 from lisbet.data.record import Record
 from lisbet.data.tracks import Stored
 from lisbet.errors import DataError
+from lisbet.redact import redacted
 
 MARK, VERSION = "lisbet-dataset", 1
 SHARD_BYTES = 128 * 2**20
@@ -239,8 +240,20 @@ def _digest_now(group: Any) -> str | None:
 
 
 def place_of(path: Path) -> str:
-    """Return a path as the libraries take it: of an address, a Path keeps one slash only."""
-    return re.sub(r"^([a-z][a-z0-9+]+):/(?=[^/])", r"\1://", str(path))
+    """Return a path as the libraries take it: of an address, a Path keeps one slash only.
+
+    Raises
+    ------
+    DataError
+        If it holds a password where the libraries would take it for a part of the name.
+    """
+    place = re.sub(r"^([a-z][a-z0-9+]+):/(?=[^/])", r"\1://", str(path))
+    if "://" in place and not place.startswith("http") and redacted(place) != place:
+        raise DataError(
+            f"{redacted(place)} is given with a password or key; leave them out of the address, "
+            "and set them in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    return place
 
 
 def is_address(path: Path) -> bool:

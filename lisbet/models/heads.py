@@ -5,15 +5,15 @@ from typing import Annotated
 from pydantic import Discriminator, Field, Tag
 from torch import Tensor, nn
 
-from lisbet.config import Config
+from lisbet.config import LARGEST_SIZE, Config
 
 
 class WindowHeadConfig(Config):
     """A head that answers for a whole window; `hidden_dim` None is a single linear layer."""
 
-    input_dim: int = Field(ge=1)
-    hidden_dim: int | None = Field(ge=1)
-    num_classes: int = Field(ge=1)
+    input_dim: int = Field(ge=1, le=LARGEST_SIZE)
+    hidden_dim: int | None = Field(ge=1, le=LARGEST_SIZE)
+    num_classes: int = Field(ge=1, le=LARGEST_SIZE)
 
     def build(self) -> nn.Module:
         """Make the head."""
@@ -23,10 +23,10 @@ class WindowHeadConfig(Config):
 class FrameHeadConfig(Config):
     """A head that answers for one frame of the window."""
 
-    output_token_idx: int = Field(le=-1)
-    input_dim: int = Field(ge=1)
-    num_classes: int = Field(ge=1)
-    hidden_dim: int | None = Field(ge=1)
+    output_token_idx: int = Field(le=-1, ge=-LARGEST_SIZE)
+    input_dim: int = Field(ge=1, le=LARGEST_SIZE)
+    num_classes: int = Field(ge=1, le=LARGEST_SIZE)
+    hidden_dim: int | None = Field(ge=1, le=LARGEST_SIZE)
 
     def build(self) -> nn.Module:
         """Make the head."""
@@ -36,7 +36,7 @@ class FrameHeadConfig(Config):
 class EmbeddingHeadConfig(Config):
     """A head that hands on the embedding of one frame."""
 
-    output_token_idx: int = Field(le=-1)
+    output_token_idx: int = Field(le=-1, ge=-LARGEST_SIZE)
 
     def build(self) -> nn.Module:
         """Make the head."""

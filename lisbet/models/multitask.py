@@ -1,18 +1,19 @@
 """The network: one backbone, and a head for each task."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from lisbet.config import Config, Features, Window, require_name
+from lisbet.config import MOST_NAMES, Config, Features, Window, require_name
 from lisbet.errors import ModelError
 from lisbet.models.backbones import BACKBONES, BackboneConfig
 from lisbet.models.heads import AnyHeadConfig
 
 SHOWN = 10
 """At most so many tensors are named in one message."""
+MOST_HEADS = 100
 
 
 class ModelConfig(Config):
@@ -24,10 +25,32 @@ class ModelConfig(Config):
     out_heads: dict[str, AnyHeadConfig]
     window_size: int
     window_offset: int
-    behaviors: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    behaviors: dict[str, Annotated[tuple[str, ...], Field(max_length=MOST_NAMES)]] = Field(
+        default_factory=dict
+    )
     """Classes of the supervised heads; a key of ours that other programs ignore."""
 
     model_config = ConfigDict(extra="ignore")  # other programs may add keys
+
+    @field_validator("backbone", "out_heads", "window_size", "window_offset", mode="before")
+    @classmethod
+    def _sizes_are_numbers(cls, raw: Any) -> Any:
+        """Refuse true and false, which pydantic would read as 1 and 0."""
+        for part in (raw, *raw.values()) if isinstance(raw, dict) else (raw,):
+            for value in part.values() if isinstance(part, dict) else (part,):
+                if isinstance(value, bool):
+                    raise ValueError(f"expected numbers, got {str(value).lower()}")
+        return raw
+
+    @field_validator("out_heads")
+    @classmethod
+    def _heads_have_plain_names(cls, heads: dict[str, Any]) -> dict[str, Any]:
+        for name in heads:
+            if not name.isidentifier() or hasattr(nn.ModuleDict, name):  # torch's own rule
+                raise ValueError(f"{name[:80]!r} cannot be the name of a head")
+        if len(heads) > MOST_HEADS:
+            raise ValueError(f"there are {len(heads)} heads; expected at most {MOST_HEADS}")
+        return heads
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -99,6 +122,12 @@ class MultiTaskModel(nn.Module):
         return {
             task: self.task_heads[task](part) for task, part in zip(windows, parts, strict=True)
         }
+
+
+def outline(config: ModelConfig) -> MultiTaskModel:
+    """Build a network that has names and shapes of weights, but no memory for them."""
+    with torch.device("meta"):
+        return MultiTaskModel(config)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:

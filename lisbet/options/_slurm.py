@@ -16,7 +16,7 @@ def _written(pattern: str, how: str) -> AfterValidator:
     """Refuse text that is not written so, and say how it is."""
 
     def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
+        if not (re.fullmatch(pattern, text, re.ASCII) and text.isprintable()):
             raise ValueError(f"expected {how}")
         return text
 
@@ -27,8 +27,13 @@ Time = Annotated[
     str,
     _written(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}", "MINUTES, HH:MM:SS or DAYS-HH:MM:SS"),
 ]
-Word = Annotated[str, _written(r"[^\s#'\"]+", "one word, without spaces and quotes")]
+Word = Annotated[str, _written(r"[^\s#'\"\\]+", "one word, without spaces and quotes")]
 """What can stand in a line of #SBATCH."""
+Name = Annotated[
+    str,
+    _written(r"[^\s#'\"\\/%]+", "one word, without spaces, quotes, / and %: a file has its name"),
+]
+"""What can also stand in the name of a log."""
 Seeds = Annotated[tuple[int, ...], BeforeValidator(split_words), WORDS_AS_TEXT]
 
 
@@ -57,7 +62,7 @@ class SlurmScriptOptions(TrainingOptions):
     partition: Word | None = option(None, "partition to run in", group="job")
     account: Word | None = option(None, "account to charge", group="job")
     qos: Word | None = option(None, "quality of service", group="job")
-    job_name: Word = option("lisbet", "name of the job and of its log", group="job")
+    job_name: Name = option("lisbet", "name of the job and of its log", group="job")
     seeds: Seeds = option(
         (), "a job array: one run for each of these seeds, named RUN_ID-seedN", group="job"
     )

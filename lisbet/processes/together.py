@@ -19,6 +19,7 @@ from accelerate import Accelerator
 
 from lisbet.errors import ConfigError, LisbetError, ProcessError, StoppedError, ToldError
 from lisbet.processes.start import start
+from lisbet.redact import redacted
 
 TICK_S = 1.0
 """Time between two signs of life."""
@@ -147,7 +148,8 @@ class Watch(threading.Thread):
         self.join(TICK_S)
 
     def _set_failed(self, code: int, text: str) -> dict:
-        own = {"rank": self.rank, "host": socket.gethostname(), "code": code, "text": text}
+        host = socket.gethostname()
+        own = {"rank": self.rank, "host": host, "code": code, "text": redacted(text)}
         return dict(json.loads(self.store.compare_set(FAILED, "", json.dumps(own))))
 
     def _end(self, first: dict) -> None:

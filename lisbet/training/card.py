@@ -4,7 +4,11 @@ Nothing in it tells when or how often a run was started, so that one that was in
 very same card.
 """
 
+import html
 import logging
+import re
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +18,7 @@ from lisbet import model_dir
 from lisbet.core.files import require_file_target, write_text
 from lisbet.errors import OutputError
 from lisbet.options import LAUNCH_OPTIONS, TrainOptions
+from lisbet.redact import redacted
 from lisbet.training.pictures import FOLDER
 from lisbet.training.resume import HARMLESS
 from lisbet.training.setup import NOT_KEPT
@@ -67,21 +72,25 @@ def card(run: "Run") -> str:
         "## How to cite",
         CITATION,
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return redacted("\n\n".join(part for part in parts if part) + "\n")
 
 
 def _summary(run: "Run") -> str:
     config = run.setup.config
     features = config.input_features
     sizes = ", ".join(f"{key} {value}" for key, value in config.backbone.items() if key != "type")
+
+    def joined(names: Iterable[str]) -> str:
+        return ", ".join(map(escaped, names))
+
     rows = [
         ("backbone", f"{config.backbone['type']} ({sizes})"),
-        ("tasks", ", ".join(run.setup.tasks)),
+        ("tasks", joined(run.setup.tasks)),
         ("window", f"{config.window_size} frames, offset {config.window_offset}"),
-        ("individuals", ", ".join(features.individuals)),
-        ("keypoints", ", ".join(features.keypoints)),
-        ("axes", ", ".join(features.space)),
-        *((f"classes of {task}", ", ".join(names)) for task, names in config.behaviors.items()),
+        ("individuals", joined(features.individuals)),
+        ("keypoints", joined(features.keypoints)),
+        ("axes", joined(features.space)),
+        *((f"classes of {task}", joined(names)) for task, names in config.behaviors.items()),
     ]
     return (
         "A [LISBET](https://github.com/BelloneLab/lisbet) model of social behaviour: it turns "
@@ -92,7 +101,7 @@ def _summary(run: "Run") -> str:
 def _scores(history: list[dict[str, float]]) -> str:
     last = history[-1]
     rows = [
-        (name, f"{value:.4g}")
+        (escaped(name), f"{value:.4g}")
         for name, value in last.items()
         if name not in ("epoch", "learning_rate", "gradient_norm")
     ]
@@ -114,26 +123,31 @@ def _usage(run: "Run") -> str:
     folder, data = run.folder, run.options.data_path[0]
     weights = model_dir.WEIGHTS_LAST
     embedder = folder.with_name(f"{folder.name}-embedder")
-    where = (
-        f" --output_path={run.options.output_path}" if str(run.options.output_path) != "." else ""
+    output = str(run.options.output_path)
+    where = [f"--output_path={output}"] if output != "." else []
+    model, exported = (
+        [f"{place}/{model_dir.MODEL_CONFIG}", f"{place}/{weights}"] for place in (folder, embedder)
     )
-    model, exported = (f"{p}/{model_dir.MODEL_CONFIG} {p}/{weights}" for p in (folder, embedder))
     lines = [
-        f"betman export_embedder{where} {model}",
-        f"betman compute_embeddings {data} {exported}",
+        ["export_embedder", *where, *model],
+        ["compute_embeddings", str(data), *exported],
     ]
     if run.setup.config.behaviors:
-        lines.append(f"betman annotate_behavior {data} {model}")
-    return "```console\n" + "\n".join(f"$ {line}" for line in lines) + "\n```"
+        lines.append(["annotate_behavior", str(data), *model])
+    text = "\n".join(f"$ {shlex.join(['betman', *words])}" for words in lines)
+    fence = "`" * max(3, 1 + _longest_ticks(text))
+    return f"{fence}console\n{text}\n{fence}"
 
 
 def _data(run: "Run") -> str:
     data = run.config["data"]
-    paths = ", ".join(f"`{path}`" for path in run.options.data_path)
+    paths = ", ".join(code(str(path)) for path in run.options.data_path)
     lines = [f"Recordings in {paths}; fingerprint `{data['fingerprint'][:16]}`."]
     for sampler in run.setup.samplers:
         ids = data["split"][sampler.part]
-        named = f": {', '.join(ids)}" if len(ids) <= MANY else ", named in run_config.yml"
+        named = (
+            f": {', '.join(map(escaped, ids))}" if len(ids) <= MANY else ", named in run_config.yml"
+        )
         frames = max(bank.frames for bank in sampler.banks.values())
         lines.append(f"* {sampler.part}: {len(ids)} recordings, {frames} frames{named}")
     return "\n\n".join([lines[0], "\n".join(lines[1:])])
@@ -143,7 +157,7 @@ def _options(options: TrainOptions) -> str:
     dumped = options.model_dump(mode="json")
     defaults = TrainOptions(data_path=options.data_path).model_dump(mode="json")
     rows = [
-        (f"`--{name}`", f"`{value}`")
+        (f"`--{name}`", code(str(value)).replace("|", "\\|"))
         for name, value in dumped.items()
         if name not in HIDDEN and name != "data_path" and value != defaults[name]
     ]
@@ -165,6 +179,30 @@ def _versions(config: dict[str, Any]) -> str:
 def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
     lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
     return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def escaped(text: str) -> str:
+    r"""Return text as Markdown that shows just that, on one line.
+
+    Examples
+    --------
+    >>> print(escaped("mouse_1 <b>|`x`"))
+    mouse_1 &lt;b&gt;\|\`x\`
+    """
+    text = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"[\\`*|\[\]~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|^[-+#]", r"\\\g<0>", text)
+
+
+def code(text: str) -> str:
+    """Return text as code in a line of Markdown, whatever backticks it has."""
+    text = " ".join(text.split())
+    ticks = "`" * (1 + _longest_ticks(text))
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{ticks}{space}{text}{space}{ticks}"
+
+
+def _longest_ticks(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
 
 
 CITATION = """Cite the paper, and whoever recorded the data:

@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
@@ -24,11 +23,13 @@ from lisbet.core.folders import (
     temporary_folder,
 )
 from lisbet.core.write_log import WriteLog
+from lisbet.errors import ModelError
 from lisbet.model_dir import save_tensors
-from lisbet.training import strategy
+from lisbet.training import restricted, strategy
 from lisbet.training.manifest import (
     CHECKPOINTS,
     FORMAT,
+    WHOLE,
     File,
     Manifest,
     describe,
@@ -107,7 +108,7 @@ class Checkpoints:
         self._tried: tuple[int, int] | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future | None = None
-        self._writes = strategy.state_form(accelerator) != strategy.WHOLE
+        self._writes = strategy.state_form(accelerator) != WHOLE
         self._group = None
         if self._writes and accelerator.num_processes > 1:
             self._group = dist.new_group(backend="gloo")
@@ -245,9 +246,12 @@ class Checkpoints:
 
 def read_progress(folder: Path) -> tuple[Progress, list[dict[str, Tensor]]]:
     """Read how far the run of a verified checkpoint was, and the counts of each process."""
-    progress = Progress(**json.loads((folder / PROGRESS).read_text("utf-8")))
-    counts = torch.load(folder / METRICS, map_location="cpu", weights_only=True)
-    return progress, list(counts)
+    path = folder / PROGRESS
+    try:
+        progress = Progress(**json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:  # also those of JSON and of pydantic
+        raise ModelError(f"{path} does not say how far a run was: {error}") from error
+    return progress, list(restricted.load_file(folder / METRICS))
 
 
 def _write_progress(folder: Path, progress: Progress, counts: list) -> None:

@@ -10,19 +10,35 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from lisbet import model_dir
 from lisbet.core.files import require_file_target
-from lisbet.errors import ModelError, OutputError
-from lisbet.models.multitask import MultiTaskModel, require_fitting
+from lisbet.core.lock import locked
+from lisbet.errors import LisbetError, ModelError, OutputError
+from lisbet.models.multitask import outline, require_fitting
 from lisbet.options import ConsolidateOptions
 from lisbet.processes import environment
 from lisbet.training.checkpoint import PROGRESS
-from lisbet.training.manifest import CHECKPOINTS, Manifest, published_checkpoints, verified
-from lisbet.training.strategy import DEEPSPEED, SHARDED, STATE_FILE, WHOLE
+from lisbet.training.manifest import (
+    CHECKPOINTS,
+    DEEPSPEED,
+    SHARDED,
+    STATE_FILE,
+    WHOLE,
+    Manifest,
+    published_checkpoints,
+    verified,
+)
+from lisbet.training.restricted import (
+    Reader,
+    load_file,
+    require_loadable,
+    unreadable,
+    weights_only,
+)
 from lisbet.yaml_files import read_yaml
 
 log = logging.getLogger(__name__)
@@ -43,9 +59,7 @@ def consolidate_checkpoint(options: ConsolidateOptions) -> None:
     log.info("%s: step %d, by %s", folder, manifest.step, manifest.strategy)
     _require_same_run(run, config.model_id, folder)
     weights = read_weights_of(folder, manifest)
-    with torch.device("meta"):  # names and shapes only
-        model = MultiTaskModel(config)
-    require_fitting(model, weights, str(folder))
+    require_fitting(outline(config), weights, str(folder))
     if path.is_file():
         if _same_weights(path, weights):
             print(f"the weights of step {manifest.step} are in {path} already")
@@ -56,7 +70,8 @@ def consolidate_checkpoint(options: ConsolidateOptions) -> None:
                 f"{folder}; replace it with --overwrite, or move it away"
             )
     require_file_target(path, root=run, overwrite=options.overwrite)
-    model_dir.save_weights(path, weights, root=run, overwrite=options.overwrite)
+    with locked(run):
+        model_dir.save_weights(path, weights, root=run, overwrite=options.overwrite)
     print(f"weights of step {manifest.step} written to {path}")
 
 
@@ -105,8 +120,25 @@ def _same_weights(path: Path, weights: dict[str, Tensor]) -> bool:
 
 
 def read_weights_of(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
-    """Read the weights of a checkpoint that was verified, without the optimizer's state."""
-    return _READERS[manifest.form](folder)
+    """Read the weights of a checkpoint that was verified, without the optimizer's state.
+
+    Nothing in the files is run, see `restricted`.
+
+    Raises
+    ------
+    ModelError
+        Naming the file that holds anything but tensors and plain values.
+    """
+    require_loadable(folder, manifest)
+    try:
+        weights = _READERS[manifest.form](folder)
+    except (LisbetError, OSError):
+        raise
+    except (Exception, CheckpointException) as error:
+        raise unreadable(folder, error) from error
+    if not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ModelError(f"{folder} does not hold the weights of a model, but other values")
+    return weights
 
 
 def _chosen(run: Path, wanted: Path | None) -> Path:
@@ -124,19 +156,18 @@ def _chosen(run: Path, wanted: Path | None) -> Path:
 
 
 def _whole(folder: Path) -> dict[str, Tensor]:
-    state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True, mmap=True)
-    return dict(state["model"])
+    return dict(load_file(folder / STATE_FILE, mmap=True)["model"])
 
 
 def _sharded(folder: Path) -> dict[str, Tensor]:
     """Read the weights only, one by one: the optimizer's state is twice as large."""
-    reader = FileSystemReader(folder / SHARDED)
+    reader = Reader(folder)
     prefix = "model."
     weights = {}
     for key, entry in reader.read_metadata().state_dict_metadata.items():
         if key.startswith(prefix) and isinstance(entry, TensorStorageMetadata):
             part = {key: torch.empty(entry.size, dtype=entry.properties.dtype)}
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), weights_only():
                 warnings.simplefilter("ignore", UserWarning)  # that it reads on a single process
                 load(part, storage_reader=reader, no_dist=True)
             weights[key.removeprefix(prefix)] = part[key]
@@ -147,8 +178,7 @@ def _deepspeed(folder: Path) -> dict[str, Tensor]:
     """Read the weights that ZeRO-1 and 2 keep whole, and that ZeRO-3 keeps in pieces."""
     whole = folder / DEEPSPEED / "mp_rank_00_model_states.pt"
     if whole.exists():
-        state = torch.load(whole, map_location="cpu", weights_only=True, mmap=True)
-        return dict(state["module"])
+        return dict(load_file(whole, mmap=True)["module"])
     environment.require_deepspeed()
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # it is only to read
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
@@ -157,6 +187,7 @@ def _deepspeed(folder: Path) -> dict[str, Tensor]:
         open(os.devnull, "w") as quiet,
         contextlib.redirect_stdout(quiet),
         contextlib.redirect_stderr(quiet),
+        weights_only(deepspeed=True),
     ):
         pieces = get_fp32_state_dict_from_zero_checkpoint(
             str(folder), tag=DEEPSPEED, lazy_mode=True

@@ -6,10 +6,10 @@ the run was, and a manifest of both.
 
 import hashlib
 import re
-from pathlib import Path
-from typing import Self
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Literal, Self
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from lisbet.config import Config
 from lisbet.core.files import sync
@@ -18,12 +18,18 @@ from lisbet.errors import ModelError, first_message
 CHECKPOINTS = "checkpoints"
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
 FORMAT = 1
+WHOLE, SHARDED, DEEPSPEED = "whole", "sharded", "deepspeed"
+"""Forms of a state, see `strategy`; shards of the last two are in folders of these names."""
+STATE_FILE = "state.pt"
+"""Name of the file of a whole state."""
+LARGEST = 64 * 2**20
+"""Bytes that a manifest may have; an entry for a file takes about 150."""
 
 
 class File(Config):
     """A file of a checkpoint."""
 
-    size: int
+    size: int = Field(ge=0)
     sha256: str
 
 
@@ -47,11 +53,27 @@ class Manifest(Config):
     """
 
     format: int
-    form: str
+    form: Literal["whole", "sharded", "deepspeed"]
     strategy: str
-    processes: int
-    step: int
+    processes: int = Field(ge=1)
+    step: int = Field(ge=0)
     files: dict[str, File]
+
+    @field_validator("files")
+    @classmethod
+    def _files_lie_in_the_checkpoint(cls, files: dict[str, File]) -> dict[str, File]:
+        for name in files:
+            path = PurePosixPath(name)
+            outside = path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive
+            if (
+                outside
+                or not path.parts
+                or "\\" in name
+                or not name.isprintable()
+                or path.as_posix() != name
+            ):
+                raise ValueError(f"{name!r} is not the path of a file in the checkpoint")
+        return files
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -68,6 +90,8 @@ class Manifest(Config):
                 f"{folder} is no finished checkpoint: it has no {MANIFEST}. See what there is "
                 f"in {folder.parent}"
             )
+        if place.stat().st_size > LARGEST:
+            raise ModelError(f"{place} has more than {LARGEST} bytes: it is not a manifest")
         text = place.read_bytes()
         seal = folder / SEAL
         if not seal.is_file() or seal.read_text("ascii", "replace") != _sha256(text):
@@ -90,10 +114,13 @@ class Manifest(Config):
     def problems(self, folder: Path) -> dict[str, str]:
         """Say of each file of the checkpoint that is not as it was written, what is wrong."""
         wrong = {}
+        inside = folder.resolve()
         for name, file in self.files.items():
             path = folder / name
             if not path.is_file():
                 wrong[name] = "is missing"
+            elif not path.resolve().is_relative_to(inside):
+                wrong[name] = "is a link that leads out of the checkpoint"
             elif (size := path.stat().st_size) != file.size:
                 wrong[name] = f"has {size} bytes instead of {file.size}"
             elif hash_of(path) != file.sha256:

@@ -16,7 +16,8 @@ from lisbet.training import run_folder, strategy
 from lisbet.training.batching import Batching
 from lisbet.training.checkpoint import read_progress
 from lisbet.training.consolidate import read_weights_of
-from lisbet.training.manifest import MANIFEST, Manifest, published_checkpoints, verified
+from lisbet.training.manifest import DEEPSPEED, MANIFEST, Manifest, published_checkpoints, verified
+from lisbet.training.restricted import require_loadable
 from lisbet.yaml_files import read_yaml
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,8 @@ def _newest_good(run: Path, up_to: int | None) -> Path | None:
             continue
         if damaged:
             log.warning("going on from the one before: %s", folder)
+        # Not a reason to take another one: this is not damage that a disk does.
+        require_loadable(folder, manifest)
         return folder
     if damaged:
         raise ModelError(
@@ -156,7 +159,7 @@ def require_same_strategy(manifest: Manifest, accelerator: Accelerator) -> None:
     """
     now = strategy.name(accelerator), accelerator.num_processes
     was = manifest.strategy, manifest.processes
-    if strategy.DEEPSPEED in (manifest.form, strategy.state_form(accelerator)) and now != was:
+    if DEEPSPEED in (manifest.form, strategy.state_form(accelerator)) and now != was:
         raise ConfigError(
             f"the checkpoint is of {was[0]} with {was[1]} processes, and DeepSpeed cannot go on "
             f"from it with {now[0]} and {now[1]} processes. Go on as before; or make weights of it "

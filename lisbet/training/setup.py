@@ -22,6 +22,7 @@ from lisbet.models.multitask import ModelConfig, require_whole_backbone
 from lisbet.options import LAUNCH_OPTIONS, TrainingOptions, TrainOptions
 from lisbet.processes import environment
 from lisbet.processes.start import mixed_precision_of
+from lisbet.redact import redacted_values
 from lisbet.tasks import TASKS, Task
 from lisbet.training import resume, run_folder, strategy
 from lisbet.training.batching import Batching
@@ -117,7 +118,7 @@ class Setup:
         }
         packages = ("lisbet", "torch", "accelerate", "numpy")
         return {
-            "options": resolved,
+            "options": redacted_values(resolved),
             "versions": {"python": platform.python_version()}
             | {package: version(package) for package in packages},
             "processes": {

@@ -32,11 +32,10 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
 from lisbet.model_dir import save_tensors
+from lisbet.training import restricted
 from lisbet.training.batching import Batching
+from lisbet.training.manifest import DEEPSPEED, SHARDED, STATE_FILE, WHOLE
 
-WHOLE, SHARDED, DEEPSPEED = "whole", "sharded", "deepspeed"
-STATE_FILE = "state.pt"
-"""Name of the file of a whole state."""
 COMPILED = "_orig_mod."
 """Prefix of the names of weights in a network that torch.compile has wrapped."""
 
@@ -173,15 +172,18 @@ def _deepspeed_files(engine: Any) -> dict[str, io.BytesIO]:
 def load_state(
     accelerator: Accelerator, model: Any, optimizer: Any, folder: Path, form: str
 ) -> None:
-    """Take up weights and optimizer, written in any form that this strategy can read."""
+    """Take up weights and optimizer, written in any form that this strategy can read.
+
+    Nothing in the files is run, see `restricted`.
+    """
     if form == DEEPSPEED:
-        model.load_checkpoint(str(folder), tag=DEEPSPEED)
+        with restricted.weights_only(deepspeed=True):
+            model.load_checkpoint(str(folder), tag=DEEPSPEED)
         return
     inner = optimizer.optimizer
     if form == WHOLE:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        path = folder / STATE_FILE
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = restricted.load_file(folder / STATE_FILE, mmap=True)
         if "optimizer" not in state:
             set_model_state_dict(model, state["model"], options=options)
             return
@@ -189,7 +191,13 @@ def load_state(
         options = StateDictOptions()
         weights, states = get_state_dict(model, inner, options=options)
         state = {"model": weights, "optimizer": states}
-        load(state, checkpoint_id=folder / SHARDED, no_dist=accelerator.num_processes == 1)
+        reader = restricted.Reader(folder)
+        try:
+            with restricted.weights_only(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that it reads on a single process
+                load(state, storage_reader=reader, no_dist=accelerator.num_processes == 1)
+        except CheckpointException as error:
+            raise restricted.unreadable(folder, error) from error
     set_state_dict(
         model,
         inner,

@@ -6,14 +6,14 @@ from typing import ClassVar, Self
 from pydantic import Field
 from torch import Tensor, nn
 
-from lisbet.config import Config
+from lisbet.config import LARGEST_SIZE, Config
 
 
 class BackboneConfig(Config):
     """Sizes that every backbone has."""
 
-    feature_dim: int = Field(ge=1)
-    embedding_dim: int = Field(32, ge=1)
+    feature_dim: int = Field(ge=1, le=LARGEST_SIZE)
+    embedding_dim: int = Field(32, ge=1, le=LARGEST_SIZE)
 
     @classmethod
     def for_window(cls, feature_dim: int, window_size: int, **settings: object) -> Self:

@@ -3,14 +3,15 @@
 from pydantic import Field
 from torch import Tensor, nn
 
+from lisbet.config import LARGEST_SIZE, MOST_LAYERS
 from lisbet.models.backbones._backbone import Backbone, BackboneConfig
 
 
 class LSTMConfig(BackboneConfig):
     """Sizes of an LSTM."""
 
-    hidden_dim: int = Field(64, ge=1)
-    num_layers: int = Field(2, ge=1)
+    hidden_dim: int = Field(64, ge=1, le=LARGEST_SIZE)
+    num_layers: int = Field(2, ge=1, le=MOST_LAYERS)
 
 
 class LSTM(Backbone):

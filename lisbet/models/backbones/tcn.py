@@ -1,20 +1,33 @@
 """A convolutional backbone: causal dilated convolutions, after Bai et al. (arXiv:1803.01271)."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lisbet.config import LARGEST_SIZE, MOST_LAYERS
 from lisbet.models.backbones._backbone import Backbone, BackboneConfig
 
 
 class TCNConfig(BackboneConfig):
     """Sizes of a temporal convolutional network."""
 
-    hidden_dim: int = Field(64, ge=1)
-    num_layers: int = Field(2, ge=1)
-    kernel_size: int = Field(8, ge=1)
-    dilation_base: int = Field(16, ge=1)
+    hidden_dim: int = Field(64, ge=1, le=LARGEST_SIZE)
+    num_layers: int = Field(2, ge=1, le=MOST_LAYERS)
+    kernel_size: int = Field(8, ge=1, le=LARGEST_SIZE)
+    dilation_base: int = Field(16, ge=1, le=LARGEST_SIZE)
     dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _looks_back_a_bounded_time(self) -> Self:
+        longest = (self.kernel_size - 1) * self.dilation_base ** (self.num_layers - 1)
+        if longest > LARGEST_SIZE:
+            raise ValueError(
+                f"{self.num_layers} layers of kernel_size {self.kernel_size} and dilation_base "
+                f"{self.dilation_base} look back more than {LARGEST_SIZE} frames; use less of one"
+            )
+        return self
 
 
 class Block(nn.Module):

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from lisbet.config import LARGEST_SIZE, MOST_LAYERS
 from lisbet.models.backbones._backbone import Backbone, BackboneConfig
 
 POSITION_STD = 0.02
@@ -15,10 +16,10 @@ POSITION_STD = 0.02
 class TransformerConfig(BackboneConfig):
     """Sizes of a transformer."""
 
-    hidden_dim: int = Field(128, ge=1)
-    num_heads: int = Field(4, ge=1)
-    num_layers: int = Field(4, ge=1)
-    max_length: int = Field(200, ge=1)
+    hidden_dim: int = Field(128, ge=1, le=LARGEST_SIZE)
+    num_heads: int = Field(4, ge=1, le=LARGEST_SIZE)
+    num_layers: int = Field(4, ge=1, le=MOST_LAYERS)
+    max_length: int = Field(200, ge=1, le=LARGEST_SIZE)
 
     @model_validator(mode="after")
     def _heads_share_the_embedding(self) -> Self:

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ import requests
 import wandb
 
 from lisbet.options import TrainOptions
+from lisbet.redact import redacted, redacted_values
 from lisbet.training.trackers import Start, wandb_files
 
 log = logging.getLogger(__name__)
@@ -111,15 +113,16 @@ class WandbTracker:
         options, env = self.options, os.environ
         config = {**self.begin.config, "data": {**self.begin.config["data"]}}
         config["data"].pop("preparation", None)
+        sys.argv[:] = map(redacted, sys.argv)  # W&B keeps the command line
         return wandb.init(
             id=self.id,
-            name=env.get("WANDB_NAME") or self.begin.run_id,
+            name=redacted(env.get("WANDB_NAME") or self.begin.run_id),
             resume="allow",
             project=options.wandb_project or env.get("WANDB_PROJECT") or "lisbet",
             entity=options.wandb_entity or env.get("WANDB_ENTITY"),
-            group=options.wandb_group or env.get("WANDB_RUN_GROUP"),
-            tags=options.wandb_tags and list(options.wandb_tags),
-            notes=options.wandb_notes or env.get("WANDB_NOTES"),
+            group=redacted_values(options.wandb_group or env.get("WANDB_RUN_GROUP")),
+            tags=redacted_values(options.wandb_tags and list(options.wandb_tags)),
+            notes=redacted_values(options.wandb_notes or env.get("WANDB_NOTES")),
             dir=str(self.place),
             mode=mode,  # type: ignore[arg-type]
             config=config,
