@@ -137,8 +137,8 @@ class LaunchOptions(Options):
     )
     num_processes: int | None = option(
         None,
-        "processes over all machines; default: the launch configuration's, at most one for each "
-        "device",
+        "processes over all machines; default: one for each visible GPU, or what your own launch "
+        "file says",
         group="devices",
         ge=1,
     )
