@@ -161,12 +161,21 @@ class Checkpoints:
                             _reason(error))  # fmt: skip
 
     def _write(
-        self, target: Path, write: Callable[[Path, Any], None], progress: Progress, counts: list
+        self,
+        target: Path,
+        write: Callable[[Path, Any], list[str]],
+        progress: Progress,
+        counts: list,
     ) -> None:
-        """Write the parts of all processes, in stages that end on all if they fail on one."""
+        """Write the parts of all processes, in stages that end on all if they fail on one.
+
+        Each process hashes the files that it wrote itself. Nobody lists the folder: a network file
+        system may show an older listing.
+        """
         started = time.perf_counter()
         accelerator, beside = self.accelerator, target.with_name(f".{target.name}.partial")
         own: dict[str, File] = {}
+        names: list[str] = []
 
         def stage(work: Callable[[], Any], *, by_first: bool = False) -> None:
             failure = None
@@ -182,14 +191,11 @@ class Checkpoints:
                 raise OSError(*failed[0])
 
         def hash_own() -> None:
-            names = [path for path in sorted(beside.rglob("*")) if path.is_file()]
-            count = accelerator.num_processes if self._writes else 1
-            for path in names[accelerator.process_index :: count]:
-                own[path.relative_to(beside).as_posix()] = _synced(path)
+            own.update((name, _synced(beside / name)) for name in sorted(names))
 
         stage(lambda: _fresh(target), by_first=True)
-        stage(lambda: write(beside, self._group))
-        stage(lambda: _write_progress(beside, progress, counts), by_first=True)
+        stage(lambda: names.extend(write(beside, self._group)))
+        stage(lambda: names.extend(_write_progress(beside, progress, counts)), by_first=True)
         stage(hash_own)
         files = {name: file for part in self._gathered(own) for name, file in part.items()}
         stage(lambda: self._publish(beside, target, progress.step, files), by_first=True)
@@ -260,9 +266,10 @@ def _fresh(target: Path) -> Path:
     return beside
 
 
-def _write_progress(folder: Path, progress: Progress, counts: list) -> None:
+def _write_progress(folder: Path, progress: Progress, counts: list) -> list[str]:
     (folder / PROGRESS).write_text(progress.model_dump_json(), "utf-8")
     save_tensors(counts, folder / METRICS)
+    return [PROGRESS, METRICS]
 
 
 def _reason(error: OSError) -> str:
