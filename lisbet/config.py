@@ -4,7 +4,9 @@ Nothing here imports torch. A value that a user writes as one word has ``parse``
 that same word, so that a file of options reads back as it was written.
 """
 
+import os
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -37,9 +39,61 @@ def split_words(raw: Any) -> Any:
     return words
 
 
+MOST_COMMAS = 8
+"""A name with more commas is not recognised in a list of paths."""
+
+
+def split_paths(raw: Any) -> Any:
+    """Split comma-separated text into a tuple of paths; leave anything else as it is.
+
+    Raises
+    ------
+    ValueError
+        If there is a file or folder with a comma in its name, where the list would be split.
+    """
+    words = split_words(raw)
+    if not isinstance(raw, str):
+        return words
+    parts = raw.split(",")
+    for first in range(len(parts)):
+        for last in range(first + 2, min(first + MOST_COMMAS + 1, len(parts)) + 1):
+            name = ",".join(parts[first:last])
+            if os.path.exists(name):
+                require_no_comma(name)
+    return words
+
+
+def require_no_comma(path: Any) -> Any:
+    """Return a path if it can stand in a comma-separated list.
+
+    Raises
+    ------
+    ValueError
+        If there is a comma in it.
+    """
+    if "," in str(path):
+        raise ValueError(
+            f"the path {str(path)!r} has a comma, and commas separate paths; rename it, or give a "
+            "link to it that has none"
+        )
+    return path
+
+
 WORDS_AS_TEXT = PlainSerializer(lambda words: ",".join(map(str, words)), return_type=str)
 Words = Annotated[tuple[str, ...], BeforeValidator(split_words), WORDS_AS_TEXT]
 """Comma-separated words."""
+
+
+def plain_number(value: float) -> str:
+    """Write a number without an exponent, in as few digits as give it back.
+
+    Examples
+    --------
+    >>> plain_number(1e6), plain_number(0.00001), plain_number(1.5)
+    ('1000000', '0.00001', '1.5')
+    """
+    text = format(Decimal(repr(value)), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _three_parts(text: str, example: str) -> list[str]:
@@ -228,7 +282,11 @@ class Scale(Config):
         return cls(size=size)
 
     def __str__(self) -> str:
-        return MINMAX if self.size is None else "x".join(f"{side:.12g}" for side in self.size)
+        return MINMAX if self.size is None else "x".join(map(plain_number, self.size))
+
+
+MOST = 1e9
+"""Largest number of an interval."""
 
 
 class Interval(Config):
@@ -246,14 +304,18 @@ class Interval(Config):
         >>> Interval.parse("500steps").count, str(Interval.parse("10min"))
         (500.0, '10min')
         """
-        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ep|steps|min)", text.strip())
+        found = re.fullmatch(r"([0-9]{1,10}(?:\.[0-9]{1,20})?)(ep|steps|min)", text.strip())
         whole = found is not None and (found[2] == "min" or float(found[1]).is_integer())
-        if found is None or not whole or float(found[1]) <= 0:
+        if found is None or not whole or not 0 < float(found[1]) <= MOST:
             raise ValueError(f"expected such as 1ep, 500steps or 10min, got {text!r}")
         return cls(count=float(found[1]), unit=found[2])
 
     def __str__(self) -> str:
-        return f"{self.count:g}{self.unit}"
+        return plain_number(self.count) + self.unit
+
+
+LARGEST = 2**60
+"""Largest amount of memory, in bytes."""
 
 
 class Size(Config):
@@ -263,7 +325,7 @@ class Size(Config):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a number and its unit, KB, MB or GB (of 1024), or ``all``.
+        """Read a number and its unit, KB, MB or GB (of 1024), or ``all``; part of a byte is cut.
 
         Examples
         --------
@@ -273,14 +335,20 @@ class Size(Config):
         if text.strip().lower() == "all":
             return cls(bytes=None)
         found = re.fullmatch(
-            r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(K|M|G)i?B", text.strip(), re.IGNORECASE
+            r"([0-9]{1,16}(?:\.[0-9]{1,20})?)(K|M|G)i?B", text.strip(), re.IGNORECASE | re.ASCII
         )
-        if found is None or not float(found[1]):
+        size = 0
+        if found is not None:
+            size = int(Decimal(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2].upper()])
+        if not 0 < size <= LARGEST:
             raise ValueError(f"expected such as 512MB, 8GB or all, got {text!r}")
-        return cls(bytes=int(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2].upper()]))
+        return cls(bytes=size)
 
     def __str__(self) -> str:
-        return "all" if self.bytes is None else f"{self.bytes / 2**10:.12g}KB"
+        if self.bytes is None:
+            return "all"
+        text = format(Decimal(self.bytes) / 2**10, "f")  # exact: at most 10 digits after the point
+        return f"{text.rstrip('0').rstrip('.') if '.' in text else text}KB"
 
 
 class Hours(Config):

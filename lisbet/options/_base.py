@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     InstanceOf,
@@ -28,6 +29,8 @@ from lisbet.config import (
     TaskData,
     Words,
     from_text,
+    require_no_comma,
+    split_paths,
     split_words,
 )
 from lisbet.errors import ConfigError, unknown
@@ -97,7 +100,11 @@ AnnotationFormats = Annotated[tuple[str, ...], _known_formats(LABEL_READER_NAMES
 AnnotationFormat = Annotated[
     str, BeforeValidator(lambda raw: LABEL_READER_NAMES.require(raw.lower().replace("-", "_")))
 ]
-Paths = Annotated[tuple[Path, ...], BeforeValidator(split_words), WORDS_AS_TEXT]
+Paths = Annotated[
+    tuple[Annotated[Path, AfterValidator(require_no_comma)], ...],
+    BeforeValidator(split_paths),
+    WORDS_AS_TEXT,
+]
 TaskDataText = Annotated[TaskData, from_text(TaskData), AS_TEXT]
 Augmentations = Annotated[
     tuple[InstanceOf[Augmentation], ...],

@@ -29,7 +29,11 @@ Time = Annotated[
 ]
 Word = Annotated[str, _written(r"[^\s#'\"]+", "one word, without spaces and quotes")]
 """What can stand in a line of #SBATCH."""
-Seeds = Annotated[tuple[int, ...], BeforeValidator(split_words), WORDS_AS_TEXT]
+Seeds = Annotated[
+    tuple[int, ...],
+    BeforeValidator(lambda raw: () if raw == "" else split_words(raw)),
+    WORDS_AS_TEXT,
+]
 
 
 class SlurmScriptOptions(TrainingOptions):
