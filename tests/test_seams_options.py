@@ -18,9 +18,9 @@ from lisbet.config import (
     Settings,
     Size,
     TaskData,
-    plain_number,
 )
 from lisbet.errors import ConfigError, LisbetError
+from lisbet.option_text import plain_number
 from lisbet.options import Options, SlurmScriptOptions, TrainingOptions, TrainOptions
 from lisbet.options._base import READER_NAMES, TASK_NAMES
 from lisbet.yaml_files import write_yaml

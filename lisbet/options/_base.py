@@ -29,11 +29,9 @@ from lisbet.config import (
     TaskData,
     Words,
     from_text,
-    require_no_comma,
-    split_paths,
-    split_words,
 )
 from lisbet.errors import ConfigError, unknown
+from lisbet.option_text import require_no_comma, split_paths, split_words
 from lisbet.registry import Registry
 
 TASK_NAMES: Registry[Any] = Registry("task", "lisbet.tasks", "TASK")
