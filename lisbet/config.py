@@ -5,10 +5,13 @@ that same word, so that a file of options reads back as it was written.
 """
 
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from lisbet.option_text import plain_number, split_words
 
 ALL = "*"
 LARGEST_SIZE = 2**16
@@ -30,16 +33,6 @@ def from_text(value_type: Any) -> BeforeValidator:
 
 
 AS_TEXT = PlainSerializer(str, return_type=str)
-
-
-def split_words(raw: Any) -> Any:
-    """Split comma-separated text into a tuple of words; leave anything else as it is."""
-    if not isinstance(raw, str):
-        return raw
-    words = tuple(word.strip() for word in raw.split(","))
-    if "" in words:
-        raise ValueError(f"an item is empty in {raw!r}; separate items by single commas")
-    return words
 
 
 WORDS_AS_TEXT = PlainSerializer(lambda words: ",".join(map(str, words)), return_type=str)
@@ -247,7 +240,11 @@ class Scale(Config):
         return cls(size=size)
 
     def __str__(self) -> str:
-        return MINMAX if self.size is None else "x".join(f"{side:.12g}" for side in self.size)
+        return MINMAX if self.size is None else "x".join(map(plain_number, self.size))
+
+
+MOST = 1e9
+"""Largest number of an interval."""
 
 
 class Interval(Config):
@@ -265,14 +262,18 @@ class Interval(Config):
         >>> Interval.parse("500steps").count, str(Interval.parse("10min"))
         (500.0, '10min')
         """
-        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ep|steps|min)", text.strip())
+        found = re.fullmatch(r"([0-9]{1,10}(?:\.[0-9]{1,20})?)(ep|steps|min)", text.strip())
         whole = found is not None and (found[2] == "min" or float(found[1]).is_integer())
-        if found is None or not whole or float(found[1]) <= 0:
+        if found is None or not whole or not 0 < float(found[1]) <= MOST:
             raise ValueError(f"expected such as 1ep, 500steps or 10min, got {text!r}")
         return cls(count=float(found[1]), unit=found[2])
 
     def __str__(self) -> str:
-        return f"{self.count:g}{self.unit}"
+        return plain_number(self.count) + self.unit
+
+
+LARGEST = 2**60
+"""Largest amount of memory, in bytes."""
 
 
 class Size(Config):
@@ -282,7 +283,7 @@ class Size(Config):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a number and its unit, KB, MB or GB (of 1024), or ``all``.
+        """Read a number and its unit, KB, MB or GB (of 1024), or ``all``; part of a byte is cut.
 
         Examples
         --------
@@ -292,14 +293,20 @@ class Size(Config):
         if text.strip().lower() == "all":
             return cls(bytes=None)
         found = re.fullmatch(
-            r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(K|M|G)i?B", text.strip(), re.IGNORECASE
+            r"([0-9]{1,16}(?:\.[0-9]{1,20})?)(K|M|G)i?B", text.strip(), re.IGNORECASE | re.ASCII
         )
-        if found is None or not float(found[1]):
+        size = 0
+        if found is not None:
+            size = int(Decimal(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2].upper()])
+        if not 0 < size <= LARGEST:
             raise ValueError(f"expected such as 512MB, 8GB or all, got {text!r}")
-        return cls(bytes=int(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2].upper()]))
+        return cls(bytes=size)
 
     def __str__(self) -> str:
-        return "all" if self.bytes is None else f"{self.bytes / 2**10:.12g}KB"
+        if self.bytes is None:
+            return "all"
+        text = format(Decimal(self.bytes) / 2**10, "f")  # exact: at most 10 digits after the point
+        return f"{text.rstrip('0').rstrip('.') if '.' in text else text}KB"
 
 
 class Hours(Config):

@@ -15,7 +15,7 @@ import psutil
 
 from lisbet.errors import ConfigError, ProcessError, ToldError, unknown
 from lisbet.options import LaunchConfigsOptions, LaunchOptions
-from lisbet.processes import environment
+from lisbet.processes import environment, stop_signals
 from lisbet.yaml_files import read_yaml
 
 log = logging.getLogger(__name__)
@@ -68,13 +68,36 @@ class Launch:
             )
         return cls(path, settings)
 
-    def processes(self, wanted: int | None, machines: int, devices: int) -> int:
+    @property
+    def is_shipped(self) -> bool:
+        """Whether the file is one that comes with the package."""
+        return self.path.resolve() in {path.resolve() for path in configurations().values()}
+
+    def processes(
+        self, wanted: int | None, machines: int, devices: int, *, on_cpu: bool = False
+    ) -> int:
         """Return the number of processes over all machines.
+
+        That is `wanted`, if it is given. A user's own file is followed, up to the number of
+        devices. The files of the package name a number for ``accelerate launch`` only: they start
+        one process for each visible GPU; without GPUs, their number, up to the number of cores.
+
+        Parameters
+        ----------
+        wanted : int or None
+            The value of ``--num_processes``.
+        machines : int
+            Number of machines.
+        devices : int
+            Visible GPUs of each machine; cores if `on_cpu`.
+        on_cpu : bool
+            Whether the processes run without GPUs.
 
         Raises
         ------
         ConfigError
-            If more were asked for than there are devices, or they do not divide among the machines.
+            If more were asked for than there are devices, they do not divide among the machines, or
+            the file's number is no positive integer.
         """
         most = devices * machines
         if self.settings["distributed_type"] == ALONE:
@@ -86,7 +109,12 @@ class Launch:
                 f"--num_processes={wanted}, but there are {devices} devices on each of {machines} "
                 f"machines; at most {most} can be used"
             )
-        found = min(wanted or int(self.settings.get("num_processes", most)), most)
+        named = most if self.is_shipped and not on_cpu else self.settings.get("num_processes", most)
+        if not isinstance(named, int) or named < 1:
+            raise ConfigError(f"{self.path}: num_processes is {named!r}; expected a number from 1")
+        if wanted is None and named < most and not self.is_shipped:
+            log.info("%s starts %d processes on %d devices", self.path, named, most)
+        found = min(wanted or named, most)
         if found % machines:
             raise ConfigError(f"--num_processes={found} does not divide among {machines} machines")
         return found
@@ -141,7 +169,7 @@ def start(name: str, words: list[str], options: LaunchOptions) -> None:
     on_cpu, devices = _devices(launch)
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    processes = launch.processes(options.num_processes, machines, devices)
+    processes = launch.processes(options.num_processes, machines, devices, on_cpu=on_cpu)
     port = _free_port(port, machines, rank, wanted=options.main_process_port is not None)
     where = ["--num_processes", processes, "--num_machines", machines, "--machine_rank", rank]
     where += ["--main_process_ip", host, "--main_process_port", port]
@@ -229,11 +257,9 @@ def _accelerate(words: list[Any], options: LaunchOptions) -> None:
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
     # Passed on, so that the processes save and leave in their own time; torch's launcher would give
     # them 30 s, and Accelerate's for a single process would leave it behind.
-    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _pass_on)
+    stop_signals.install(_pass_on)
     asked = launch_command_parser().parse_args([str(word) for word in words])
-    asked.signals_to_handle = "SIGHUP,SIGQUIT"
+    asked.signals_to_handle = "SIGQUIT"
     os.environ[LAUNCHED] = "1"
     try:
         launch_command(asked)

@@ -20,7 +20,7 @@ ROOMS = [  # from top to bottom; rooms on one line do not know each other
     ["augment"],
     ["config"],
     ["drawing", "history_page"],
-    ["registry", "publish", "allocator", "yaml_files", "processes"],
+    ["registry", "publish", "allocator", "yaml_files", "processes", "option_text"],
     ["core"],
     ["errors"],
     ["__init__"],

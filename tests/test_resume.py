@@ -211,7 +211,7 @@ import lisbet.training.checkpoint as checkpoint
 write = checkpoint._write_progress
 def patched(folder, progress, counts):
     {what}
-    write(folder, progress, counts)
+    return write(folder, progress, counts)
 checkpoint._write_progress = patched
 """
 BAD_SAMPLES = """

@@ -18,6 +18,7 @@ import fire.decorators
 
 from lisbet import __version__
 from lisbet.cli import help as help_pages
+from lisbet.cli import output
 from lisbet.cli.argv import normalise
 from lisbet.cli.commands import COMMANDS, Command, Job
 from lisbet.errors import ConfigError, LisbetError, OutputError, StoppedError, ToldError, unknown
@@ -40,17 +41,20 @@ def main(argv: list[str] | None = None) -> None:
     ------
     SystemExit
         With code 0 when done, 2 when the user can mend the input, 1 for a defect of ours,
-        130 when interrupted.
+        130 when interrupted, 141 when nobody reads the output of a command that is not training.
     """
-    try:
-        _main(sys.argv[1:] if argv is None else argv)
-    except SystemExit as end:
-        if environment.count() > 1 and end.code:
-            # Torch may wait for its threads for ever while it is taken apart after a failure.
+    with output.guarded():
+        try:
+            _main(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(int(end.code))
-        raise
+        except SystemExit as end:
+            if environment.count() > 1 and end.code:
+                # Torch may wait for its threads for ever while it is taken apart after a failure.
+                output.make_optional()
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(int(end.code))
+            raise
 
 
 def _main(words: list[str]) -> None:
@@ -59,6 +63,8 @@ def _main(words: list[str]) -> None:
     try:
         if (job := _parsed(words)) is not None:
             _set_up_logging(job.options.verbose)
+            if job.command.name == "train_model":
+                output.make_optional()
             job.run()
     except ToldError as error:
         sys.exit(error.exit_code)
@@ -68,9 +74,6 @@ def _main(words: list[str]) -> None:
         sys.exit(error.exit_code)
     except LisbetError as error:
         _fail(str(error), error.exit_code, details)
-    except BrokenPipeError:  # the reader of our output, such as head, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         _fail(str(_readable(error)), OutputError.exit_code, details)
     except KeyboardInterrupt:
@@ -111,6 +114,7 @@ def parse(words: list[str]) -> Job | None:
     if HELP & set(rest):
         print(help_pages.page(command))
         return None
+    environment.require_supported_system()
     words = normalise(rest, command)
     job = fire.Fire(
         _component(command, words),

@@ -95,6 +95,10 @@ def _value(name: str, rest: list[str]) -> str:
 
 
 def _set(given: dict[str, str], name: str, value: str) -> None:
+    if any(
+        "\ud800" <= character <= "\udfff" for character in value
+    ):  # from bytes that are no UTF-8
+        raise ConfigError(f"{name}: {value!r} is not UTF-8 text; rename the file, or give a link")
     if name in given:
         raise ConfigError(f"{name} is given twice: {given[name]!r} and {value!r}")
     given[name] = value

@@ -146,6 +146,10 @@ class Job:
 def _typed(path: Path, name: str, value: Any) -> Any:
     """Return a value of a YAML file as it would be typed."""
     if isinstance(value, list):
+        if commas := [item for item in value if "," in str(item)]:
+            raise ConfigError(
+                f"{path}: {name}: {commas[0]!r} has a comma, which separates the items of a list"
+            )
         value = ",".join(map(str, value))
     if isinstance(value, dict):
         raise ConfigError(f"{path}: {name} is a mapping; write it as on the command line, as text")

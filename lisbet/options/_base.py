@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     InstanceOf,
@@ -30,9 +31,9 @@ from lisbet.config import (
     TaskData,
     Words,
     from_text,
-    split_words,
 )
 from lisbet.errors import ConfigError, unknown
+from lisbet.option_text import require_no_comma, split_paths, split_words
 from lisbet.registry import Registry
 
 TASK_NAMES: Registry[Any] = Registry("task", "lisbet.tasks", "TASK")
@@ -99,7 +100,11 @@ AnnotationFormats = Annotated[tuple[str, ...], _known_formats(LABEL_READER_NAMES
 AnnotationFormat = Annotated[
     str, BeforeValidator(lambda raw: LABEL_READER_NAMES.require(raw.lower().replace("-", "_")))
 ]
-Paths = Annotated[tuple[Path, ...], BeforeValidator(split_words), WORDS_AS_TEXT]
+Paths = Annotated[
+    tuple[Annotated[Path, AfterValidator(require_no_comma)], ...],
+    BeforeValidator(split_paths),
+    WORDS_AS_TEXT,
+]
 TaskDataText = Annotated[TaskData, from_text(TaskData), AS_TEXT]
 Augmentations = Annotated[
     tuple[InstanceOf[Augmentation], ...],
@@ -151,8 +156,8 @@ class LaunchOptions(Options):
     )
     num_processes: int | None = option(
         None,
-        "processes over all machines; default: the launch configuration's, at most one for each "
-        "device",
+        "processes over all machines; default: one for each visible GPU, or what your own launch "
+        "file says",
         group="devices",
         ge=1,
     )

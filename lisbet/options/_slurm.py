@@ -6,8 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, model_validator
 
-from lisbet.config import WORDS_AS_TEXT, split_words
+from lisbet.config import WORDS_AS_TEXT
 from lisbet.errors import ConfigError
+from lisbet.option_text import split_words
 from lisbet.options._base import option
 from lisbet.options._train import TrainingOptions
 
@@ -34,7 +35,11 @@ Name = Annotated[
     _written(r"[^\s#'\"\\/%]+", "one word, without spaces, quotes, / and %: a file has its name"),
 ]
 """What can also stand in the name of a log."""
-Seeds = Annotated[tuple[int, ...], BeforeValidator(split_words), WORDS_AS_TEXT]
+Seeds = Annotated[
+    tuple[int, ...],
+    BeforeValidator(lambda raw: () if raw == "" else split_words(raw)),
+    WORDS_AS_TEXT,
+]
 
 
 class SlurmScriptOptions(TrainingOptions):

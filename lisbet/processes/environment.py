@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import sys
 
 from lisbet.errors import ConfigError, ProcessError
 
@@ -17,6 +18,21 @@ CHECKLIST = """Check that
   - the command was started on every machine, each with its own --machine_rank from 0
   - --main_process_ip is the address of machine 0, reachable from the others (a firewall?)
   - --main_process_port and --num_processes are the same on all machines, and the port is free"""
+
+
+def require_supported_system() -> None:
+    """Refuse Windows, where folders, signals and shared memory work otherwise.
+
+    Raises
+    ------
+    ConfigError
+        With what to use instead.
+    """
+    if sys.platform == "win32":
+        raise ConfigError(
+            "betman runs on Linux and macOS, not on Windows; install WSL2 (wsl --install) and run "
+            "betman in it"
+        )
 
 
 def rank() -> int:

@@ -1,5 +1,6 @@
 """The processes of one machine, which can share memory."""
 
+import errno
 import os
 import socket
 from datetime import timedelta
@@ -9,6 +10,8 @@ import torch.distributed as dist
 
 from lisbet.processes import environment
 
+ZEROS = 2**24
+"""Bytes of zeros that are written at a time where space cannot be reserved otherwise."""
 READING = timedelta(days=1)
 """How long the others may wait for the one that reads; whether it is alive is seen otherwise."""
 
@@ -51,6 +54,35 @@ class Machine:
         """Wait for the other processes of the machine."""
         if self.count > 1:
             dist.barrier(group=self._group)
+
+
+def reserve(handle: int, size: int) -> None:
+    """Make an empty file `size` bytes of zeros long, with all of its space reserved.
+
+    Parameters
+    ----------
+    handle : int
+        Descriptor of the file, at its start.
+    size : int
+        Bytes.
+
+    Raises
+    ------
+    OSError
+        If there is not enough space.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            return os.posix_fallocate(handle, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise  # these two: the file system does not know how
+    zeros = bytes(min(size, ZEROS))  # macOS
+    for start in range(0, size, ZEROS):
+        left = memoryview(zeros)[: size - start]
+        while left:
+            left = left[os.write(handle, left) :]
+    return None
 
 
 def _name() -> tuple[str, str]:

@@ -29,6 +29,8 @@ from lisbet.training import restricted, strategy
 from lisbet.training.manifest import (
     CHECKPOINTS,
     FORMAT,
+    MANIFEST,
+    SEAL,
     WHOLE,
     File,
     Manifest,
@@ -165,12 +167,21 @@ class Checkpoints:
                             _reason(error))  # fmt: skip
 
     def _write(
-        self, target: Path, write: Callable[[Path, Any], None], progress: Progress, counts: list
+        self,
+        target: Path,
+        write: Callable[[Path, Any], list[str]],
+        progress: Progress,
+        counts: list,
     ) -> None:
-        """Write the parts of all processes, in stages that end on all if they fail on one."""
+        """Write the parts of all processes, in stages that end on all if they fail on one.
+
+        Each process hashes the files that it wrote itself. Nobody lists the folder: a network file
+        system may show an older listing.
+        """
         started = time.perf_counter()
         accelerator = self.accelerator
         own: dict[str, File] = {}
+        names: list[str] = []
 
         def stage(work: Callable[[], Any], *, by_first: bool = False) -> None:
             failure = None
@@ -186,16 +197,13 @@ class Checkpoints:
                 raise OSError(*failed[0])
 
         def hash_own() -> None:
-            names = [path for path in sorted(beside.rglob("*")) if path.is_file()]
-            count = accelerator.num_processes if self._writes else 1
-            for path in names[accelerator.process_index :: count]:
-                own[path.relative_to(beside).as_posix()] = _synced(path)
+            own.update((name, _synced(beside / name)) for name in sorted(names))
 
         made: list[Path] = []
         stage(lambda: made.append(temporary_folder(target, self.run)), by_first=True)
         beside: Path = next(filter(None, self._gathered(made[0] if made else None)))
-        stage(lambda: write(beside, self._group))
-        stage(lambda: _write_progress(beside, progress, counts), by_first=True)
+        stage(lambda: names.extend(write(beside, self._group)))
+        stage(lambda: names.extend(_write_progress(beside, progress, counts)), by_first=True)
         stage(hash_own)
         files = {name: file for part in self._gathered(own) for name, file in part.items()}
         stage(lambda: self._publish(beside, target, progress.step, files), by_first=True)
@@ -222,7 +230,7 @@ class Checkpoints:
         manifest.write(beside)
         for folder in {beside, *((beside / name).parent for name in files)}:
             sync(folder)
-        self._note(beside, target)
+        self._note(target, files)
         # There is one of the same step after scoring that a stop had cut off.
         replace_folder(beside, target, self.run)
         sync(target.parent)
@@ -234,13 +242,15 @@ class Checkpoints:
             except OSError as error:  # the new one is there all the same
                 log.warning("an old checkpoint stays: %s", _reason(error))
 
-    def _note(self, beside: Path, target: Path) -> None:
+    def _note(self, target: Path, files: dict[str, File]) -> None:
         """Note the files of a finished checkpoint under the name that it is about to get."""
-        lines: list[dict[str, Any]] = [{"folder": target.relative_to(self.run).as_posix()}]
-        for path in sorted(beside.rglob("*")):
-            name = (target / path.relative_to(beside)).relative_to(self.run).as_posix()
-            size = None if path.is_dir() else path.stat().st_size
-            lines.append({"folder": name} if size is None else {"file": name, "size": size})
+        place = target.relative_to(self.run)
+        folders = {place / up for name in files for up in Path(name).parents}
+        lines: list[dict[str, Any]] = [{"folder": path.as_posix()} for path in sorted(folders)]
+        lines += [
+            {"file": (place / name).as_posix(), "size": file.size} for name, file in files.items()
+        ]
+        lines += [{"file": (place / name).as_posix()} for name in (MANIFEST, SEAL)]
         WriteLog(self.run).add_many(lines)
 
 
@@ -254,9 +264,10 @@ def read_progress(folder: Path) -> tuple[Progress, list[dict[str, Tensor]]]:
     return progress, list(restricted.load_file(folder / METRICS))
 
 
-def _write_progress(folder: Path, progress: Progress, counts: list) -> None:
+def _write_progress(folder: Path, progress: Progress, counts: list) -> list[str]:
     (folder / PROGRESS).write_text(progress.model_dump_json(), "utf-8")
     save_tensors(counts, folder / METRICS)
+    return [PROGRESS, METRICS]
 
 
 def _reason(error: OSError) -> str:

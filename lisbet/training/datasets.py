@@ -22,7 +22,7 @@ from lisbet.data.stream import MovingBank
 from lisbet.data.tracks import Stored
 from lisbet.errors import ConfigError, DataError
 from lisbet.options import TrainOptions
-from lisbet.processes.machine import Machine
+from lisbet.processes.machine import Machine, reserve
 from lisbet.processes.memory import available_memory
 from lisbet.tasks import Task
 from lisbet.training.sampler import Sampler, split
@@ -231,8 +231,13 @@ def _shared_file(size: int) -> Path:
     """Make a file of zeros in shared memory; where that is too small, among temporary files."""
     enough = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > size
     handle, name = tempfile.mkstemp(prefix="lisbet-", dir=SHARED_MEMORY if enough else None)
-    with os.fdopen(handle, "wb"):
-        os.posix_fallocate(handle, 0, size)  # a full one is an error here, not when it is used
+    try:
+        reserve(handle, size)  # a full one is an error here, not when it is used
+    except OSError:
+        os.unlink(name)
+        raise
+    finally:
+        os.close(handle)
     return Path(name)
 
 

@@ -20,6 +20,7 @@ from lisbet.training import resume, run_folder, strategy
 from lisbet.training.batching import Batching
 from lisbet.training.card import write_card
 from lisbet.training.debug import print_step
+from lisbet.training.dry_run import describe_start
 from lisbet.training.optim import make_optimizer
 from lisbet.training.run import Run
 from lisbet.training.setup import Setup
@@ -55,9 +56,10 @@ def _train(
     run.lock = lock
     setup, speaks = run.setup, accelerator.is_main_process
     if options.dry_run:
+        start = describe_start(run, checkpoint)
         if speaks:
             print(yaml.safe_dump(run.config["options"], sort_keys=False))
-            print(f"{description}\ndry run: nothing was written")
+            print(f"{description}\n{start}\ndry run: nothing was written")
         return
     if checkpoint is not None:
         run.take_up(checkpoint)

@@ -33,6 +33,7 @@ from lisbet.training.sampler import Batch
 from lisbet.training.scores import Scores
 from lisbet.training.setup import Setup
 from lisbet.training.signals import Agreement, Stops
+from lisbet.training.trackers import agent_identity
 from lisbet.training.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -255,7 +256,7 @@ class Run:
         self.step, self.skipped = progress.step, progress.skipped
         self.history = list(progress.history)
         if "tracking" in self.config:  # one run of W&B, however often this one is interrupted
-            self.config["tracking"] |= progress.run.get("tracking", {})
+            self.config["tracking"] |= progress.run.get("tracking", {}) | agent_identity()
         self.checkpoints.saved = self.step, self.epoch
         if self.hashes is not None:
             self.hashes.rows = list(progress.hashes)

@@ -11,12 +11,10 @@ import torch
 import torch.distributed as dist
 
 from lisbet.errors import StoppedError
+from lisbet.processes import stop_signals
 
 UNTOUCHED = "nothing was written"
 
-SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
-)
 TWICE_S = 1.0
 """A terminal and a launcher send the same interrupt; later ones are meant as a second one."""
 
@@ -39,7 +37,7 @@ class Stops:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._take) for number in SIGNALS}
+        self._before = stop_signals.install(self._take)
         return self
 
     def __exit__(
@@ -48,8 +46,7 @@ class Stops:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        stop_signals.restore(self._before)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         del frame

@@ -88,7 +88,9 @@ def full_weights(accelerator: Accelerator, model: nn.Module) -> dict[str, Tensor
     return {name.replace(COMPILED, ""): value for name, value in (weights or {}).items()}
 
 
-def snapshot(accelerator: Accelerator, model: Any, optimizer: Any) -> Callable[[Path, Any], None]:
+def snapshot(
+    accelerator: Accelerator, model: Any, optimizer: Any
+) -> Callable[[Path, Any], list[str]]:
     """Copy this process's part of weights and optimizer to the host. All processes must call it.
 
     Returns
@@ -96,31 +98,36 @@ def snapshot(accelerator: Accelerator, model: Any, optimizer: Any) -> Callable[[
     callable
         Writes the copy below a folder; the processes of a sharded state write together, and talk
         over the process group that is its second argument. It touches nothing that training uses.
+        It returns the paths, relative to the folder, of the files that this process has written.
     """
     form = state_form(accelerator)
     if form == DEEPSPEED:
         files = _deepspeed_files(model)
 
-        def write(folder: Path, group: Any) -> None:
+        def write(folder: Path, group: Any) -> list[str]:
             del group
             for name, content in files.items():
                 (folder / name).parent.mkdir(exist_ok=True)
                 with (folder / name).open("wb") as stream:
                     stream.write(content.getbuffer())
+            return list(files)
 
     elif form == SHARDED:
         state = _copied(model, optimizer, StateDictOptions(cpu_offload=True))
 
-        def write(folder: Path, group: Any) -> None:
-            _write_shards(state, folder / SHARDED, group)
+        def write(folder: Path, group: Any) -> list[str]:
+            rank = accelerator.process_index
+            names = _write_shards(state, folder / SHARDED, group, rank)
+            return [f"{SHARDED}/{name}" for name in names]
 
     else:
         whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
         state = _copied(model, optimizer, whole)
 
-        def write(folder: Path, group: Any) -> None:
+        def write(folder: Path, group: Any) -> list[str]:
             del group
             save_tensors(state, folder / STATE_FILE)
+            return [STATE_FILE]
 
     return write
 
@@ -134,14 +141,18 @@ def _copied(model: Any, optimizer: Any, options: StateDictOptions) -> dict[str, 
     return copy.deepcopy({"model": weights, "optimizer": states})
 
 
-def _write_shards(state: dict[str, Any], folder: Path, group: Any) -> None:
+def _write_shards(state: dict[str, Any], folder: Path, group: Any, rank: int) -> list[str]:
+    """Write a distributed checkpoint with the other processes; return the files of this one."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that it writes on a single process
-            save(state, checkpoint_id=folder, process_group=group, no_dist=group is None)
+            metadata = save(state, checkpoint_id=folder, process_group=group, no_dist=group is None)
     except CheckpointException as error:  # the failures of all processes, by number
         causes = [cause for cause, _ in error.failures.values()]
         raise next((c for c in causes if isinstance(c, OSError)), error) from error
+    names = {place.relative_path for place in metadata.storage_data.values()}  # of all processes
+    own = [name for name in names if name.startswith(f"__{rank}_")]
+    return [*own, ".metadata"] if rank == 0 else own
 
 
 def _deepspeed_files(engine: Any) -> dict[str, io.BytesIO]:

@@ -14,6 +14,7 @@ what it has already:
 """
 
 import importlib.util
+import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,13 +86,24 @@ def others(options: TrainOptions, start: Start) -> list[Tracker]:
 def identity(options: TrainOptions, folder: Path) -> dict[str, Any]:
     """Return what run_config.yml and each checkpoint keep: the id of the run on W&B.
 
-    The folder's own is kept by a run that was killed before its first checkpoint.
+    The folder's own is kept by a run that was killed before its first checkpoint. A new run takes
+    WANDB_RUN_ID; under the agent of a sweep, so does one that is resumed.
     """
     if not options.wandb:
         return {}
     known = read_yaml(folder / RUN_CONFIG) if (folder / RUN_CONFIG).is_file() else {}
     before = known.get("tracking") if options.resume else None
-    return {"tracking": {"wandb_id": secrets.token_hex(4)} | (before or {})}
+    wanted = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    return {"tracking": {"wandb_id": wanted} | (before or {}) | agent_identity()}
+
+
+def agent_identity() -> dict[str, str]:
+    """Return the id that the agent of a W&B sweep gave this run; empty without one.
+
+    ``wandb.init`` takes it, whatever id it is called with.
+    """
+    given = os.environ.get("WANDB_RUN_ID")
+    return {"wandb_id": given} if given and os.environ.get("WANDB_SWEEP_ID") else {}
 
 
 def require_installed(options: TrainOptions) -> None:

@@ -5,6 +5,7 @@ type; a long record is split into a first, middle and last part. The content is 
 of the wandb package.
 """
 
+import glob
 import json
 import struct
 from collections.abc import Iterator
@@ -40,8 +41,9 @@ def history(path: Path) -> list[dict[str, Any]]:
 def files_of(folder: Path, run: str, *, offline: bool | None = None) -> list[Path]:
     """Return the .wandb files of a W&B run in a folder, oldest first."""
     heads = {None: ("offline-run-", "run-"), True: ("offline-run-",), False: ("run-",)}[offline]
+    name = glob.escape(run)
     found = [
-        path for head in heads for path in folder.glob(f"wandb/{head}*-{run}*/run-{run}.wandb")
+        path for head in heads for path in folder.glob(f"wandb/{head}*-{name}*/run-{name}.wandb")
     ]
     return sorted(found, key=lambda path: path.parent.name.removeprefix("offline-"))
 

@@ -20,6 +20,7 @@ import wandb
 
 from lisbet.options import TrainOptions
 from lisbet.redact import redacted, redacted_values
+from lisbet.training.run_folder import update_config
 from lisbet.training.trackers import Start, wandb_files
 
 log = logging.getLogger(__name__)
@@ -93,8 +94,6 @@ class WandbTracker:
 
     def _start(self) -> None:
         mode = self._mode()
-        # First of all: the start below makes a file of its own.
-        known = wandb_files.last_step(self.place, self.id) if self.begin.again else -1
         try:
             self.run = self._init(mode)
         except Exception as error:
@@ -103,11 +102,19 @@ class WandbTracker:
             log.warning("W&B: %s; going on offline", " ".join(str(error).split())[:200])
             _end_service()  # it holds the id
             mode, self.run = "offline", self._init("offline")
+        if self.run.id != self.id:  # where W&B was started decides, such as SageMaker
+            self._take_id(str(self.run.id))
         if mode == "online":
             self._known = self.run.step - 1 if self.run.resumed else -1
             print(f"W&B: {self.run.url}", flush=True)
-        else:
-            self._known = known
+        elif self.begin.again:  # the file of this start has no rows yet
+            self._known = wandb_files.last_step(self.place, self.id)
+
+    def _take_id(self, run_id: str) -> None:
+        """Record the id that W&B uses, for a resume."""
+        self.id = run_id
+        self.begin.config["tracking"]["wandb_id"] = run_id  # the next checkpoint has it, too
+        update_config(self.begin.folder, self.begin.config)
 
     def _init(self, mode: str) -> Any:
         options, env = self.options, os.environ

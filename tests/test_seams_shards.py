@@ -1,0 +1,79 @@
+"""Each process of a checkpoint knows its files: a folder's listing may be out of date."""
+
+import io
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lisbet.training import checkpoint, strategy
+from lisbet.training.checkpoint import Checkpoints, Progress
+from lisbet.training.manifest import hash_of
+
+PROGRESS = Progress(step=3, history=(), hashes=(), skipped=0, scaler={}, run={})
+
+
+class Listed(AssertionError):
+    pass
+
+
+def listed(*args, **kwargs):
+    raise Listed
+
+
+def states(monkeypatch, form: str):
+    """A small network and its optimizer, in a strategy of this form, on one process."""
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    monkeypatch.setattr(strategy, "state_form", lambda _: form)
+    monkeypatch.setattr(strategy, "name", lambda _: form)
+    content = {
+        f"deepspeed/{name}": io.BytesIO(name.encode())
+        for name in ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    }
+    monkeypatch.setattr(strategy, "_deepspeed_files", lambda _: content)
+    return model, SimpleNamespace(optimizer=optimizer)
+
+
+@pytest.mark.parametrize("form", [strategy.WHOLE, strategy.SHARDED, strategy.DEEPSPEED])
+def test_no_process_lists_the_folder(form, tmp_path, monkeypatch):
+    model, optimizer = states(monkeypatch, form)
+    accelerator = SimpleNamespace(is_main_process=True, num_processes=1, process_index=0)
+    checkpoints = Checkpoints(accelerator, model, optimizer, tmp_path, 1, go_on=False)
+    found = {}
+    target = tmp_path / "checkpoints" / "step_00000003"
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "_fresh", lambda target: beside.mkdir(parents=True))
+        patched.setattr(checkpoints, "_publish", lambda *given: found.update(given[-1]))
+        beside = target.with_name(f".{target.name}.partial")
+        for place, name in (
+            (Path, "rglob"), (Path, "glob"), (Path, "iterdir"), (os, "scandir"), (os, "listdir"),
+        ):  # fmt: skip
+            patched.setattr(place, name, listed)
+        write = strategy.snapshot(accelerator, model, optimizer)
+        checkpoints._write(target, write, PROGRESS, [{}])
+    there = {
+        path.relative_to(beside).as_posix(): hash_of(path)
+        for path in beside.rglob("*")
+        if path.is_file()
+    }
+    assert {name: file.sha256 for name, file in found.items()} == there
+    assert len(there) == {strategy.WHOLE: 3, strategy.SHARDED: 4, strategy.DEEPSPEED: 4}[form]
+
+
+def test_each_process_names_its_own_shards(tmp_path, monkeypatch):
+    """Of the metadata that all get, each takes its own; the first one wrote the metadata."""
+    places = ["__0_0.distcp", "__1_0.distcp", "__1_1.distcp", "__10_0.distcp", "__1_0.distcp"]
+    storage = {n: SimpleNamespace(relative_path=place) for n, place in enumerate(places)}
+    monkeypatch.setattr(strategy, "save", lambda *_, **__: SimpleNamespace(storage_data=storage))
+    named = [sorted(strategy._write_shards({}, tmp_path, None, rank)) for rank in (0, 1, 2, 10)]
+    assert named == [
+        [".metadata", "__0_0.distcp"],
+        ["__1_0.distcp", "__1_1.distcp"],
+        [],
+        ["__10_0.distcp"],
+    ]
