@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from lisbet.config import Dataset, Features, Selection
+from lisbet.data.ids import check_ids
 from lisbet.data.labels import LABEL_READERS, Labels
 from lisbet.data.prepare import prepare, selected
 from lisbet.data.readers import READERS
@@ -116,8 +117,9 @@ def agree(records: list[Record], datasets: tuple[Dataset, ...]) -> list[Record]:
     Raises
     ------
     DataError
-        If their names differ.
+        If their names differ, or two recordings have the same id.
     """
+    check_ids([record.id for record in records], ", ".join(str(d.path) for d in datasets))
     agreed, problems = _agreed(records)
     if problems:
         paths = ", ".join(str(dataset.path) for dataset in datasets)
@@ -169,7 +171,8 @@ def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list
     Raises
     ------
     DataError
-        If the folder is missing or holds no recording of this format (and filter).
+        If the folder is missing or holds no recording of this format (and filter), or an id
+        cannot be used.
     """
     data_path = dataset.path
     if not data_path.is_dir():
@@ -199,7 +202,23 @@ def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list
     kept = [source for source in sources if _passes(source.id, words)]
     if not kept:
         raise _none_passes(dataset, [source.id for source in sources], words)
+    _check_source_ids(kept, data_path)
     return sorted(kept, key=lambda source: source.id)
+
+
+def _check_source_ids(sources: list[Source], data_path: Path) -> None:
+    """Check the ids of recordings; one in the data folder itself has the folder's name as id."""
+    folders: dict[str, Path] = {}
+    for source in sources:
+        folder = source.files[0].parent
+        other = folders.setdefault(source.id, folder)
+        if other != folder:
+            raise DataError(
+                f"{data_path}: the recordings in {other} and in {folder} would both have the id "
+                f"{source.id!r}; expected a different id for each recording. Move the files of "
+                f"{other} into a folder of their own below it, or rename {folder}"
+            )
+    check_ids([source.id for source in sources], data_path)
 
 
 def fitting_formats(names: Iterable[str]) -> list[str]:
@@ -296,7 +315,7 @@ def _read_one(
         read = READERS[dataset.format].read
         assert read is not None
         raw = read(list(source.files))
-        record = from_dataset(source.id, source.files[0], raw)
+        record = from_dataset(source.id, source.files[0], raw, options.fps)
         if prepared:
             record = prepare(
                 record,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lisbet.data.ids import check_ids
 from lisbet.errors import DataError, OutputError
 from lisbet.publish import published_folder, require_writable
 from lisbet.yaml_files import read_yaml, write_yaml
@@ -55,9 +56,13 @@ def publish_dataset(
 
 def recording_folder(root: Path, sequence: str) -> Path:
     """Make the folder of a sequence, whose id is a path below the dataset's folder."""
+    check_ids([sequence], "the downloaded dataset")
     place = PurePosixPath(sequence)
-    if place.is_absolute() or not place.parts or any(part.startswith(".") for part in place.parts):
-        raise DataError(f"{sequence!r} cannot be the id of a recording")
+    if any(part.startswith(".") for part in place.parts):
+        raise DataError(
+            f"the downloaded dataset: the id {sequence!r} has a part that begins with '.'; folders of "
+            "such names are not searched for recordings"
+        )
     folder = root / place
     folder.mkdir(parents=True)
     return folder

@@ -7,6 +7,7 @@ import pandas as pd
 
 from lisbet.data.labels._events import Event, labels_of, read_table, seconds
 from lisbet.data.labels._labels import LabelReader, Labels
+from lisbet.data.limits import require_csv
 from lisbet.errors import DataError
 
 KIND_COLUMNS = ("Status", "Behavior type")
@@ -15,6 +16,7 @@ HEADER_LINES = 200
 
 
 def _read(file: Path, frames: int, fps: float | None) -> Labels:
+    require_csv(file, text=True)  # before the preamble is searched line by line
     table = read_table(file, skip=_preamble(file))
     kind = next(column for column in KIND_COLUMNS if column in table)
     if fps is None and "FPS" in table and len(table):

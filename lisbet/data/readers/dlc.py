@@ -5,6 +5,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from lisbet.data.limits import require_csv
 from lisbet.data.readers._reader import Reader, plural
 from lisbet.errors import DataError
 
@@ -12,6 +13,8 @@ from lisbet.errors import DataError
 def _read(files: list[Path]) -> xr.Dataset:
     from movement.io import load_poses  # takes a second to import
 
+    for file in files:
+        require_csv(file, text=False)
     parts = [plural(load_poses.from_dlc_file(file)) for file in files]
     if len(parts) == 1:
         return parts[0]
