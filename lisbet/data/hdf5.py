@@ -29,13 +29,12 @@ def check_hdf5(file: Path) -> None:
 
     with h5py.File(file, "r") as root:
         found = _objects(root, file.name)
-        at_root: list[Any] = []
         for item in found:
             if isinstance(item, h5py.Dataset):
                 _check_storage(item, file.name)
-        for name in root:
-            if root.get(name, getclass=True) is h5py.Dataset:
-                at_root.append((name, root[name]))
+        at_root = [
+            (name, root[name]) for name in root if root.get(name, getclass=True) is h5py.Dataset
+        ]
         needed, largest = 0, ("", ())
         for name, item in at_root:
             own = bytes_of(item.shape or (), item.dtype.kind)

@@ -3,7 +3,8 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from lisbet.errors import DataError
 
@@ -43,6 +44,36 @@ def check_ids(ids: Sequence[str], where: object) -> None:
             f"{where}: {ids.count(repeated[0])} recordings have the id {_shortened(repeated[0])}; "
             "expected a different id for each recording. Rename all but one of them"
         )
+
+
+def check_folders(recordings: Iterable[tuple[str, Path]], where: Path) -> None:
+    """Check the ids of recordings that are folders below a data folder.
+
+    A recording in the data folder itself has that folder's name as its id, which one of its
+    subfolders may have, too.
+
+    Parameters
+    ----------
+    recordings : iterable of (str, Path)
+        Id and folder of each recording.
+    where : Path
+        The data folder.
+
+    Raises
+    ------
+    DataError
+        Naming both folders that have the same id, or an id that cannot be used.
+    """
+    folders: dict[str, Path] = {}
+    for record_id, folder in recordings:
+        other = folders.setdefault(record_id, folder)
+        if other != folder:
+            raise DataError(
+                f"{where}: the recordings in {other} and in {folder} would both have the id "
+                f"{record_id!r}; expected a different id for each recording. Move the files of "
+                f"{other} into a folder of their own below it, or rename {folder}"
+            )
+    check_ids(list(folders), where)
 
 
 def _problem(record_id: str) -> str | None:

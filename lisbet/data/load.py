@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from lisbet.config import Dataset, Features, Selection
-from lisbet.data.ids import check_ids
+from lisbet.data.ids import check_folders, check_ids
 from lisbet.data.labels import LABEL_READERS, Labels
+from lisbet.data.majority import usual_features
 from lisbet.data.prepare import prepare, selected
 from lisbet.data.readers import READERS
 from lisbet.data.record import Record, from_dataset
@@ -131,12 +132,12 @@ def _agreed(records: list[Record]) -> tuple[list[Record], dict[str, str]]:
     """Put all recordings in the usual order; say which differ from most, and how."""
     if not records:
         return records, {}
-    usual = Counter(record.features for record in records).most_common(1)[0][0]
+    usual = usual_features([record.features for record in records])
     problems = _differing_behaviors(records)
     agreed = []
     for record in records:
         try:
-            agreed.append(ordered(record, usual))
+            agreed.append(ordered(record, usual.features, usual.holders))
         except DataError as error:
             problems[record.id] = str(error)
     return _with_all_behaviors(agreed), problems
@@ -202,23 +203,8 @@ def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list
     kept = [source for source in sources if _passes(source.id, words)]
     if not kept:
         raise _none_passes(dataset, [source.id for source in sources], words)
-    _check_source_ids(kept, data_path)
+    check_folders([(source.id, source.files[0].parent) for source in kept], data_path)
     return sorted(kept, key=lambda source: source.id)
-
-
-def _check_source_ids(sources: list[Source], data_path: Path) -> None:
-    """Check the ids of recordings; one in the data folder itself has the folder's name as id."""
-    folders: dict[str, Path] = {}
-    for source in sources:
-        folder = source.files[0].parent
-        other = folders.setdefault(source.id, folder)
-        if other != folder:
-            raise DataError(
-                f"{data_path}: the recordings in {other} and in {folder} would both have the id "
-                f"{source.id!r}; expected a different id for each recording. Move the files of "
-                f"{other} into a folder of their own below it, or rename {folder}"
-            )
-    check_ids([source.id for source in sources], data_path)
 
 
 def fitting_formats(names: Iterable[str]) -> list[str]:
@@ -366,9 +352,10 @@ def _differing_behaviors(records: list[Record]) -> dict[str, str]:
     listed = {r.id: r.labels.behaviors for r in records if r.labels and r.labels.listed}
     if not listed:
         return {}
-    usual = Counter(listed.values()).most_common(1)[0][0]
+    usual, count = Counter(listed.values()).most_common(1)[0]
+    have = f"{count} of {len(listed)} recordings {'has' if count == 1 else 'have'}"
     return {
-        record_id: f"behaviours are {', '.join(own)}; most have {', '.join(usual)}"
+        record_id: f"behaviours are {', '.join(own)}; {have} {', '.join(usual)}"
         for record_id, own in listed.items()
         if own != usual
     }
@@ -385,15 +372,30 @@ def _with_all_behaviors(records: list[Record]) -> list[Record]:
     ]
 
 
-def ordered(record: Record, usual: Features) -> Record:
-    """Return the recording with its axes in the usual order, if it has the usual names."""
+def ordered(record: Record, usual: Features, holders: str = "expected") -> Record:
+    """Return the recording with its axes in the usual order, if it has the usual names.
+
+    Parameters
+    ----------
+    record : Record
+        The recording.
+    usual : Features
+        Names that it must have.
+    holders : str
+        Who has these names, for the message: such as "18 of 20 recordings have".
+
+    Raises
+    ------
+    DataError
+        If it has other names.
+    """
     if record.features is usual or record.features == usual:
         return record
     differing = []
     for axis in Features.model_fields:
         mine, expected = getattr(record.features, axis), getattr(usual, axis)
         if set(mine) != set(expected):
-            differing.append(f"{axis} are {', '.join(mine)}; most have {', '.join(expected)}")
+            differing.append(f"{axis} are {', '.join(mine)}; {holders} {', '.join(expected)}")
     if differing:
         raise DataError("; ".join(differing) + " (see --select_coords and --rename_coords)")
     return selected(record, Selection(**usual.model_dump()))

@@ -12,8 +12,8 @@ CLASSIC = (b"CDF\x01", b"CDF\x02")
 CLASSIC_64BIT_DATA = b"CDF\x05"
 
 
-def load_netcdf(file: Path) -> xr.Dataset:
-    """Read a NetCDF3 or NetCDF4 file into memory.
+def load_netcdf(file: Path, *, frames: int | None = None) -> xr.Dataset:
+    """Read a NetCDF3 or NetCDF4 file into memory; of its times only the first `frames`, if given.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def load_netcdf(file: Path) -> xr.Dataset:
     else:
         check_hdf5(file)
     with xr.open_dataset(file, engine=engine, decode_times=False) as dataset:
-        return dataset.load()
+        return dataset.isel(time=slice(frames), missing_dims="ignore").load()
 
 
 def _check_classic(file: Path) -> None:

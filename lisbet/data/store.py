@@ -6,7 +6,7 @@ annotated. Where a recording lies and what is known of it stands along the dimen
 The store is plain Zarr v3 with named dimensions: ``xarray.open_zarr`` shows all of it.
 """
 
-import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +20,9 @@ from zarr.core.sync import sync
 
 from lisbet.config import Features
 from lisbet.data.labels import Labels
+from lisbet.data.limits import require_memory
 from lisbet.data.record import Record
+from lisbet.data.store_check import check_arrays, check_attributes, check_table, parse_steps
 from lisbet.data.tracks import Stored
 from lisbet.errors import DataError
 
@@ -29,6 +31,8 @@ SHARD_BYTES = 128 * 2**20
 """Size of a shard before compression: few and large files, as parallel file systems want them."""
 CHUNK_BYTES = 2**20
 """What is read and checked at once; `benchmarks/zarr.py chunks` compares sizes."""
+LARGE_BYTES = 2**30
+"""Before so much is read at once, the free memory is asked for."""
 POSITION, LABELS = "position", "target_cls"
 
 
@@ -74,12 +78,20 @@ class Store:
                 f"{place_of(path)} is {what}; expected one that betman convert_dataset of this "
                 "release wrote"
             )
+        place = place_of(path)
+        labels = LABELS if LABELS in group else None
         try:
+            check_attributes(dict(group.attrs), place)
+            check_arrays(group, place, POSITION, labels, COLUMNS)
             names = {axis: tuple(map(str, group[axis][:])) for axis in Features.model_fields}
             table = {name: group[name][:] for name in COLUMNS}
-            behaviors = tuple(map(str, group["behaviors"][:])) if LABELS in group else ()
+            behaviors = tuple(map(str, group["behaviors"][:])) if labels else ()
+            check_table(table, group[POSITION].shape[0], place)
+            parse_steps(table["steps"].tolist(), place)
+        except DataError:
+            raise
         except Exception as error:  # a damaged store makes the libraries raise almost anything
-            raise DataError(f"{place_of(path)} is damaged: {_words(error)}") from error
+            raise DataError(f"{place} is damaged: {_words(error)}") from error
         return cls(path, group, Features(**names), behaviors, table)
 
     def records(self, *, annotated: bool = False) -> list[Record]:
@@ -98,7 +110,7 @@ class Store:
                     "with --annot_format"
                 )
             labels = self._labels()
-        steps_of = {text: tuple(json.loads(text)) for text in set(self.table["steps"].tolist())}
+        steps_of = parse_steps(self.table["steps"].tolist(), place_of(self.path))
         columns = zip(*(self.table[name].tolist() for name in COLUMNS), labels, strict=True)
         return [
             Record(
@@ -113,7 +125,13 @@ class Store:
         ]
 
     def _labels(self) -> Iterator[Labels]:
-        active = self._read(LABELS, 0, self.group[LABELS].shape[0]).astype(bool)
+        values = self._read(LABELS, 0, self.group[LABELS].shape[0])
+        if values.size and (values.min() < 0 or values.max() > 1):
+            raise DataError(
+                f"{place_of(self.path)} is damaged: {LABELS!r} holds values other than 0 and 1. "
+                "Copy it again, or convert the recordings again"
+            )
+        active = values.astype(bool)
         for start, frames in zip(self.table["start"], self.table["frames"], strict=True):
             yield Labels(self.behaviors, active[start : start + frames])
 
@@ -125,16 +143,27 @@ class Store:
         DataError
             If they cannot be read, or are not what was written.
         """
-        return self._read(POSITION, first, last).astype(np.float32, copy=False)
+        values = self._read(POSITION, first, last).astype(np.float32, copy=False)
+        low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
+        if low < 0 or high > 1:
+            raise DataError(
+                f"{place_of(self.path)} is damaged: {POSITION!r} of frames {first} to {last - 1} "
+                f"({self._who(first, last)}) runs from {low:g} to {high:g}; expected values from 0 "
+                "to 1. Copy it again, or convert the recordings again"
+            )
+        return values
 
     def _read(self, name: str, first: int, last: int) -> np.ndarray:
         try:
             array = self.group[name]
-            read: np.ndarray = array[first:last]
             for shard in range(first // array.shards[0], -(-last // array.shards[0])):
                 key = "/".join(["c", str(shard), *"0" * (array.ndim - 1)])
                 if not sync(array.store.exists(f"{array.path}/{key}")):
                     raise FileNotFoundError(f"{array.path}/{key} is missing")  # read as if empty
+            needed = (last - first) * math.prod(array.shape[1:]) * array.dtype.itemsize
+            if needed > LARGE_BYTES:
+                require_memory(f"{first} to {last}", needed, "these frames")
+            read: np.ndarray = array[first:last]
         except Exception as error:  # of the file system, the network, a checksum, a codec
             raise DataError(
                 f"{place_of(self.path)}: frames {first} to {last - 1} ({self._who(first, last)}) "

@@ -60,8 +60,8 @@ def recording_folder(root: Path, sequence: str) -> Path:
     place = PurePosixPath(sequence)
     if any(part.startswith(".") for part in place.parts):
         raise DataError(
-            f"the downloaded dataset: the id {sequence!r} has a part that begins with '.'; folders of "
-            "such names are not searched for recordings"
+            f"the downloaded dataset: the id {sequence!r} has a part that begins with '.'; folders "
+            "of such names are not searched for recordings"
         )
     folder = root / place
     folder.mkdir(parents=True)

@@ -1,13 +1,17 @@
 """DeepLabCut CSV files: one for all animals, or one for each animal."""
 
 import re
+import tempfile
 from pathlib import Path
 
 import xarray as xr
 
-from lisbet.data.limits import require_csv
+from lisbet.data.limits import LINE_BYTES, require_csv
 from lisbet.data.readers._reader import Reader, plural
 from lisbet.errors import DataError
+
+HEAD_LINES = 6
+"""Up to four lines of names, and frames."""
 
 
 def _read(files: list[Path]) -> xr.Dataset:
@@ -31,6 +35,16 @@ def _read(files: list[Path]) -> xr.Dataset:
     return xr.concat(renamed, dim="individuals", join="exact")
 
 
+def _head(files: list[Path]) -> xr.Dataset:
+    with tempfile.TemporaryDirectory() as folder:
+        heads = [Path(folder, file.name) for file in files]
+        for file, head in zip(files, heads, strict=True):
+            with file.open("rb") as stream:
+                lines = [stream.readline(LINE_BYTES + 1) for _ in range(HEAD_LINES)]
+            head.write_bytes(b"".join(lines))
+        return _read(heads)
+
+
 def _individuals(stems: list[str]) -> list[str]:
     """Name the animals by the words in which their files' names differ.
 
@@ -46,4 +60,4 @@ def _individuals(stems: list[str]) -> list[str]:
     return names if unique else stems
 
 
-READER = Reader(patterns=("*dlc*shuffle*.csv", "*tracking*.csv"), read=_read)
+READER = Reader(patterns=("*dlc*shuffle*.csv", "*tracking*.csv"), read=_read, head=_head)
