@@ -112,10 +112,10 @@ def _check_line(file: Path, number: int, line: bytes) -> None:
             f"{file.name}: line {number} has more than {LINE_BYTES // 2**20} MB; expected a table "
             "with lines of a few thousand characters. Export it again"
         )
-    if len(line) > COLUMNS and (found := line.count(b",") + 1) > COLUMNS:
+    if len(line) > COLUMNS and line.count(b",") >= COLUMNS:
         raise DataError(
-            f"{file.name}: line {number} has {found} columns; expected at most {COLUMNS}. "
-            "Export it again"
+            f"{file.name}: line {number} has more than {COLUMNS} columns; expected three for each "
+            "keypoint. Export it again"
         )
 
 

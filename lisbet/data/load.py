@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from lisbet.config import Dataset, Features, Selection
-from lisbet.data.ids import check_folders, check_ids
+from lisbet.data.ids import check_folders, check_ids, refuse_loops
 from lisbet.data.labels import LABEL_READERS, Labels
 from lisbet.data.majority import usual_features
 from lisbet.data.prepare import prepare, selected
@@ -172,8 +172,8 @@ def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list
     Raises
     ------
     DataError
-        If the folder is missing or holds no recording of this format (and filter), or an id
-        cannot be used.
+        If the folder is missing, holds no recording of this format (and filter), or leads into
+        itself, or if an id cannot be used.
     """
     data_path = dataset.path
     if not data_path.is_dir():
@@ -183,6 +183,7 @@ def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list
     sources, others = [], Counter[str]()
     for folder, subfolders, names in os.walk(data_path, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        refuse_loops(folder, subfolders)
         files = tuple(Path(folder, name) for name in sorted(names) if reader.matches(name))
         if files:
             record_id = Path(folder).relative_to(data_path).as_posix()
@@ -375,14 +376,7 @@ def _with_all_behaviors(records: list[Record]) -> list[Record]:
 def ordered(record: Record, usual: Features, holders: str = "expected") -> Record:
     """Return the recording with its axes in the usual order, if it has the usual names.
 
-    Parameters
-    ----------
-    record : Record
-        The recording.
-    usual : Features
-        Names that it must have.
-    holders : str
-        Who has these names, for the message: such as "18 of 20 recordings have".
+    `holders` says in the message who has these names: such as "18 of 20 recordings have".
 
     Raises
     ------

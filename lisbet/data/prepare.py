@@ -122,9 +122,11 @@ def scaled(record: Record, size: tuple[float, ...]) -> Record:
     """Divide by the size of the video; everything must lie inside it."""
     space = record.features.space
     position = record.position.astype(np.float64) / size
+    limits = np.zeros((2, len(space)))
     for axis, name in enumerate(space):
         values = position[..., axis]
         low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
+        limits[:, axis] = low, high
         if low < 0 or high > 1:
             side = size[axis]
             outside = np.count_nonzero((values < 0) | (values > 1))
@@ -136,7 +138,7 @@ def scaled(record: Record, size: tuple[float, ...]) -> Record:
                 f"{larger}{way_out} to scale by the recording's own minimum and maximum, or pass "
                 "--outside=missing"
             )
-    check_spread(record, size)
+    check_spread(record, size, *limits)
     return _finished(record, position, f"divided by {Scale(size=size)}")
 
 

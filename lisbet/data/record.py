@@ -116,7 +116,7 @@ def from_dataset(
     values = position.transpose(*AXES).to_numpy()
     complete = np.isfinite(values).all(axis=-1, keepdims=True)  # half a point is a missing point
     steps: tuple[str, ...] = ()
-    if infinite := int(np.isinf(values).any(axis=-1).sum()):
+    if not complete.all() and (infinite := int(np.isinf(values).any(axis=-1).sum())):
         steps = (f"{infinite} points with infinite coordinates taken for missing",)
     if values.dtype.kind in "iu":
         # Whole numbers have no NaN: trackers that write them put missing points at the origin.

@@ -22,7 +22,13 @@ from lisbet.config import Features
 from lisbet.data.labels import Labels
 from lisbet.data.limits import require_memory
 from lisbet.data.record import Record
-from lisbet.data.store_check import check_arrays, check_attributes, check_table, parse_steps
+from lisbet.data.store_check import (
+    check_arrays,
+    check_attributes,
+    check_names,
+    check_table,
+    parse_steps,
+)
 from lisbet.data.tracks import Stored
 from lisbet.errors import DataError
 
@@ -33,6 +39,8 @@ CHUNK_BYTES = 2**20
 """What is read and checked at once; `benchmarks/zarr.py chunks` compares sizes."""
 LARGE_BYTES = 2**30
 """Before so much is read at once, the free memory is asked for."""
+METADATA_BYTES = 64 * 2**20
+"""Most bytes of a store's metadata."""
 POSITION, LABELS = "position", "target_cls"
 
 
@@ -84,6 +92,7 @@ class Store:
             check_attributes(dict(group.attrs), place)
             check_arrays(group, place, POSITION, labels, COLUMNS)
             names = {axis: tuple(map(str, group[axis][:])) for axis in Features.model_fields}
+            check_names(names, place)
             table = {name: group[name][:] for name in COLUMNS}
             behaviors = tuple(map(str, group["behaviors"][:])) if labels else ()
             check_table(table, group[POSITION].shape[0], place)
@@ -253,6 +262,11 @@ def _open(path: Path) -> Any:
             raise DataError(
                 f"{path} is no Zarr store: it has no zarr.json; expected one that betman "
                 "convert_dataset wrote, or another --data_format"
+            )
+        if (size := (path / "zarr.json").stat().st_size) > METADATA_BYTES:
+            raise DataError(
+                f"{path / 'zarr.json'} has {size} bytes; expected at most {METADATA_BYTES}. Copy "
+                "the store again, or convert the recordings again"
             )
     try:
         return zarr.open_group(place_of(path), mode="r", zarr_format=3)

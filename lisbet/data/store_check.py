@@ -18,6 +18,8 @@ STEPS_CHARACTERS = 2**20
 """Most recordings of a store, and characters of what was done to one."""
 KINDS = {"start": "iu", "frames": "iu", "fps": "f", "missing": "f"}
 """Types of the columns of the table; the others are text."""
+COMPRESSORS = {"BloscCodec", "Crc32cCodec"}
+"""How tracks and annotations are compressed; Blosc limits what a chunk can become to 2 GB."""
 TEXT = "UTO"
 
 
@@ -87,6 +89,9 @@ def _check_frames(arrays: dict[str, Any], place: str, position: str, labels: str
             )
         if array.shards is None or array.chunks[1:] != array.shape[1:]:
             raise _damaged(place, f"{name!r} is not stored in shards of whole frames")
+        compressors = {type(codec).__name__ for codec in (*array.filters, *array.compressors)}
+        if strange := compressors - COMPRESSORS:
+            raise _damaged(place, f"{name!r} is compressed by {', '.join(sorted(strange))}")
         index = 16 * array.shards[0] // array.chunks[0]  # place and size of each chunk
         require_memory(place, index, f"the index of a shard of {name!r}")
     if labels is not None:
@@ -98,6 +103,19 @@ def _check_frames(arrays: dict[str, Any], place: str, position: str, labels: str
             )
         size = math.prod(arrays[labels].shape)
         require_memory(place, size, shape_text(labels, arrays[labels].shape))
+
+
+def check_names(names: dict[str, tuple[str, ...]], place: str) -> None:
+    """Check the names along the axes.
+
+    Raises
+    ------
+    DataError
+        If an axis names something twice or not at all.
+    """
+    for axis, own in names.items():
+        if len(set(own)) < len(own) or "" in own:
+            raise _damaged(place, f"{axis} are named twice or not at all: {', '.join(own):.200}")
 
 
 def check_table(table: dict[str, np.ndarray], frames: int, place: str) -> None:

@@ -198,7 +198,7 @@ class Writer:
         workers = min(self.options.workers or environment.cores(), max(1, len(left)))
         problems = {}
         if self.features is None:
-            self._decide(sources)
+            self._decide(sources, options)
         records = read_all(left, self.options.dataset, options, workers)
         for source, found in zip(left, track(records, len(left)), strict=True):
             try:
@@ -211,11 +211,10 @@ class Writer:
             self._write_shard()
         return problems
 
-    def _decide(self, sources: list[Source]) -> None:
+    def _decide(self, sources: list[Source], options: DataOptions) -> None:
         """Take the names that most recordings have: the first one may be the odd one."""
-        dataset, files = self.options.dataset, [source.files for source in sources]
-        options = DataOptions(**{k: getattr(self.options, k) for k in DataOptions.model_fields})
-        usual = read_usual(files, dataset, options)
+        files = [source.files for source in sources]
+        usual = read_usual(files, self.options.dataset, options)
         if usual is not None:
             self.features, self.behaviors = usual.features, usual.behaviors
             self.holders = usual.holders

@@ -59,7 +59,7 @@ def labels_of(events: list[Event], frames: int, fps: float | None, file: Path) -
         )
     number = {name: index for index, name in enumerate(behaviors)}
     for event in events:
-        _check_event(event, frames, fps, file, event.end_s * fps)
+        _check_event(event, frames, fps, file, float(event.end_s) * fps)
     # How many events begin less end at each frame: linear also in events that overlap.
     changes = np.zeros((frames + 1, len(behaviors)), dtype=np.int32)
     first, last = np.array(_spans(events, fps), dtype=np.int64).reshape(-1, 2).T
