@@ -268,7 +268,7 @@ def test_what_cannot_be_used_is_named(place, capsys):
     write_recording(Path("data") / "r5", walk(30, other, 5), other)
     said = refused(capsys, "convert_dataset", "--workers=1", "data", "data.zarr")
     assert "2 of 4 recordings in data cannot be used" in said
-    assert "keypoints are point0, point1; most have point0, point1, point2" in said
+    assert "keypoints are point0, point1; 2 of 3 recordings have point0, point1, point2" in said
     assert left() == []
     converted("--skip_bad")
     said = capsys.readouterr()

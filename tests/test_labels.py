@@ -176,7 +176,9 @@ def test_behaviours_that_differ_are_named(tmp_path):
     dataset(tmp_path, [[0, 1], [0, 1]])
     place = tmp_path / "z"
     data = dataset(place, [[0, 1]], listed=("rest", "sleep"))
-    with pytest.raises(DataError, match=r"z/r0: behaviours are rest, sleep; most have rest, run"):
+    with pytest.raises(
+        DataError, match=r"z/r0: behaviours are rest, sleep; 2 of 3 recordings have rest, run"
+    ):
         load_records(data.model_copy(update={"path": tmp_path}), DataOptions())
 
 

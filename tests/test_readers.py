@@ -179,7 +179,10 @@ def test_every_problem_in_one_report(tmp_path):
         load(tmp_path)
     report = str(caught.value)
     assert "5 of 8 recordings" in report
-    assert "wrong: keypoints are point0, point1, tail; most have point0, point1, point2" in report
+    assert (
+        "wrong: keypoints are point0, point1, tail; 3 of 4 recordings have point0, point1, point2"
+        in report
+    )
     assert "empty: every point is missing" in report
     for damaged in ("text", "classic", "hdf"):
         assert f"{damaged}: tracking.nc cannot be read as movement" in report

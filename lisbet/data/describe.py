@@ -9,12 +9,13 @@ import numpy as np
 
 from lisbet.config import Features
 from lisbet.data.load import find_sources, load_records, ordered, read_all, report
+from lisbet.data.majority import Usual, read_usual
 from lisbet.data.readers import READERS
 from lisbet.data.record import Record
 from lisbet.data.store import is_address
 from lisbet.data.tracks import each
 from lisbet.errors import DataError
-from lisbet.options import DatasetInfoOptions
+from lisbet.options import DataOptions, DatasetInfoOptions
 from lisbet.processes.memory import available_memory
 from lisbet.redact import redacted
 
@@ -24,7 +25,7 @@ BARS, WIDTH = 8, 40
 
 def dataset_info(options: DatasetInfoOptions) -> None:
     """Print what is in a dataset, as its files say it: coordinates before they are scaled."""
-    found = Found()
+    found = Found(usual=_usual(options))
     problems = {}
     for name, record in _records(options):
         if isinstance(record, str):
@@ -43,6 +44,16 @@ def dataset_info(options: DatasetInfoOptions) -> None:
         raise DataError(report(str(options.data_path), problems, total))
 
 
+def _usual(options: DatasetInfoOptions) -> Usual | None:
+    """Return the names that most recordings of a folder have; a store has one set of names."""
+    dataset = options.dataset
+    if READERS[dataset.format].whole is not None:
+        return None
+    files = [source.files for source in find_sources(dataset, options.data_filter)]
+    # As the files say it: nothing is selected or renamed.
+    return read_usual(files, dataset.model_copy(update={"annotations": None}), DataOptions())
+
+
 def _records(options: DatasetInfoOptions) -> Iterator[tuple[str, Record | str]]:
     dataset = options.dataset
     if READERS[dataset.format].whole is not None:
@@ -59,6 +70,7 @@ def _records(options: DatasetInfoOptions) -> Iterator[tuple[str, Record | str]]:
 class Found:
     """What was seen so far."""
 
+    usual: Usual | None = None
     features: Features | None = None
     lengths: list[int] = field(default_factory=list)
     hours: float = 0.0
@@ -72,14 +84,16 @@ class Found:
         Raises
         ------
         DataError
-            If its names are not those of the first one.
+            If its names are not those of most.
         """
+        usual = self.usual or Usual(record.features, 1, 1)
+        record = ordered(record, self.features or usual.features, usual.holders)
         if self.features is None:
             self.features = record.features
             self.missing = np.zeros(record.features.shape[:2])
             self.low = np.full(record.features.shape[2], np.inf)
             self.high = -self.low
-        position = ordered(record, self.features).position
+        position = record.position
         flat = position.reshape(-1, position.shape[-1])
         self.low = np.fmin(self.low, np.fmin.reduce(flat))
         self.high = np.fmax(self.high, np.fmax.reduce(flat))

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from lisbet.config import Dataset, Features, Selection
+from lisbet.data.ids import check_folders, check_ids, refuse_loops
 from lisbet.data.labels import LABEL_READERS, Labels
+from lisbet.data.majority import usual_features
 from lisbet.data.prepare import prepare, selected
 from lisbet.data.readers import READERS
 from lisbet.data.record import Record, from_dataset
@@ -128,8 +130,9 @@ def agree(records: list[Record], datasets: tuple[Dataset, ...]) -> list[Record]:
     Raises
     ------
     DataError
-        If their names differ.
+        If their names differ, or two recordings have the same id.
     """
+    check_ids([record.id for record in records], ", ".join(str(d.path) for d in datasets))
     agreed, problems = _agreed(records)
     if problems:
         paths = ", ".join(str(dataset.path) for dataset in datasets)
@@ -141,12 +144,12 @@ def _agreed(records: list[Record]) -> tuple[list[Record], dict[str, str]]:
     """Put all recordings in the usual order; say which differ from most, and how."""
     if not records:
         return records, {}
-    usual = Counter(record.features for record in records).most_common(1)[0][0]
+    usual = usual_features([record.features for record in records])
     problems = _differing_behaviors(records)
     agreed = []
     for record in records:
         try:
-            agreed.append(ordered(record, usual))
+            agreed.append(ordered(record, usual.features, usual.holders))
         except DataError as error:
             problems[record.id] = str(error)
     return _with_all_behaviors(agreed), problems
@@ -181,7 +184,8 @@ def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list
     Raises
     ------
     DataError
-        If the folder is missing or holds no recording of this format (and filter).
+        If the folder is missing, holds no recording of this format (and filter), or leads into
+        itself, or if an id cannot be used.
     """
     data_path = dataset.path
     if not data_path.is_dir():
@@ -191,6 +195,7 @@ def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list
     sources, others = [], Counter[str]()
     for folder, subfolders, names in os.walk(data_path, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        refuse_loops(folder, subfolders)
         files = tuple(Path(folder, name) for name in sorted(names) if reader.matches(name))
         if files:
             record_id = Path(folder).relative_to(data_path).as_posix()
@@ -211,6 +216,7 @@ def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list
     kept = [source for source in sources if _passes(source.id, words)]
     if not kept:
         raise _none_passes(dataset, [source.id for source in sources], words)
+    check_folders([(source.id, source.files[0].parent) for source in kept], data_path)
     return sorted(kept, key=lambda source: source.id)
 
 
@@ -308,7 +314,7 @@ def read_one(
         read = READERS[dataset.format].read
         assert read is not None
         raw = read(list(source.files))
-        record = from_dataset(source.id, source.files[0], raw)
+        record = from_dataset(source.id, source.files[0], raw, options.fps)
         if prepared:
             record = prepare(
                 record,
@@ -359,9 +365,10 @@ def _differing_behaviors(records: list[Record]) -> dict[str, str]:
     listed = {r.id: r.labels.behaviors for r in records if r.labels and r.labels.listed}
     if not listed:
         return {}
-    usual = Counter(listed.values()).most_common(1)[0][0]
+    usual, count = Counter(listed.values()).most_common(1)[0]
+    have = f"{count} of {len(listed)} recordings {'has' if count == 1 else 'have'}"
     return {
-        record_id: f"behaviours are {', '.join(own)}; most have {', '.join(usual)}"
+        record_id: f"behaviours are {', '.join(own)}; {have} {', '.join(usual)}"
         for record_id, own in listed.items()
         if own != usual
     }
@@ -378,15 +385,23 @@ def _with_all_behaviors(records: list[Record]) -> list[Record]:
     ]
 
 
-def ordered(record: Record, usual: Features) -> Record:
-    """Return the recording with its axes in the usual order, if it has the usual names."""
+def ordered(record: Record, usual: Features, holders: str = "expected") -> Record:
+    """Return the recording with its axes in the usual order, if it has the usual names.
+
+    `holders` says in the message who has these names: such as "18 of 20 recordings have".
+
+    Raises
+    ------
+    DataError
+        If it has other names.
+    """
     if record.features is usual or record.features == usual:
         return record
     differing = []
     for axis in Features.model_fields:
         mine, expected = getattr(record.features, axis), getattr(usual, axis)
         if set(mine) != set(expected):
-            differing.append(f"{axis} are {', '.join(mine)}; most have {', '.join(expected)}")
+            differing.append(f"{axis} are {', '.join(mine)}; {holders} {', '.join(expected)}")
     if differing:
         raise DataError("; ".join(differing) + " (see --select_coords and --rename_coords)")
     selection = Selection(**usual.model_dump())

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from lisbet.config import Features, Renames, Scale, Selection
+from lisbet.data.numbers import check_range, check_spread
 from lisbet.data.record import Record
 from lisbet.errors import DataError
 
@@ -121,9 +122,11 @@ def scaled(record: Record, size: tuple[float, ...]) -> Record:
     """Divide by the size of the video; everything must lie inside it."""
     space = record.features.space
     position = record.position.astype(np.float64) / size
+    limits = np.zeros((2, len(space)))
     for axis, name in enumerate(space):
         values = position[..., axis]
         low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
+        limits[:, axis] = low, high
         if low < 0 or high > 1:
             side = size[axis]
             outside = np.count_nonzero((values < 0) | (values > 1))
@@ -135,6 +138,7 @@ def scaled(record: Record, size: tuple[float, ...]) -> Record:
                 f"{larger}{way_out} to scale by the recording's own minimum and maximum, or pass "
                 "--outside=missing"
             )
+    check_spread(record, size, *limits)
     return _finished(record, position, f"divided by {Scale(size=size)}")
 
 
@@ -143,12 +147,7 @@ def scaled_by_range(record: Record) -> Record:
     position = record.position.astype(np.float64)
     flat = position.reshape(-1, position.shape[-1])
     low, high = np.fmin.reduce(flat), np.fmax.reduce(flat)  # fmin and fmax pass NaN over
-    if flat_axes := [name for name, lo, hi in zip(record.features.space, low, high, strict=True)
-                     if not lo < hi]:  # fmt: skip
-        raise DataError(
-            f"{', '.join(flat_axes)} is the same everywhere, so it has no range to scale by; "
-            "pass --data_scale, or leave the axis out with --select_coords"
-        )
+    check_range(record, low, high)
     limits = ", ".join(f"{lo:.5g} to {hi:.5g}" for lo, hi in zip(low, high, strict=True))
     return _finished(record, (position - low) / (high - low), f"scaled from {limits}")
 

@@ -10,6 +10,7 @@ import xarray as xr
 from lisbet.config import Features
 from lisbet.data.labels import Labels
 from lisbet.data.netcdf import names_along
+from lisbet.data.time_axis import frame_rate
 from lisbet.errors import DataError
 
 AXES = {"time": "time", "individuals": "individual", "keypoints": "keypoint", "space": "space"}
@@ -73,8 +74,21 @@ class Record:
         return hashlib.sha256(values.tobytes()).hexdigest()
 
 
-def from_dataset(record_id: str, source: Path, dataset: xr.Dataset) -> Record:
+def from_dataset(
+    record_id: str, source: Path, dataset: xr.Dataset, fps: float | None = None
+) -> Record:
     """Turn a dataset of the movement format, older or newer, into a Record.
+
+    Parameters
+    ----------
+    record_id : str
+        Id of the recording.
+    source : Path
+        The file, for messages.
+    dataset : xarray.Dataset
+        What was read from it.
+    fps : float, optional
+        Frame rate given by the user: used where the file's own cannot be.
 
     Raises
     ------
@@ -93,12 +107,17 @@ def from_dataset(record_id: str, source: Path, dataset: xr.Dataset) -> Record:
             f"expected {', '.join(AXES)}"
         )
     if position.dtype.kind not in "fiu":
-        raise DataError(f"{source.name}: 'position' holds {position.dtype}, not numbers")
+        raise DataError(
+            f"{source.name}: 'position' holds {position.dtype}; expected numbers (float or "
+            "integer). Export the file again"
+        )
     if empty := [str(axis) for axis, size in position.sizes.items() if size == 0]:
         raise DataError(f"{source.name}: 'position' is empty along {', '.join(empty)}")
     values = position.transpose(*AXES).to_numpy()
     complete = np.isfinite(values).all(axis=-1, keepdims=True)  # half a point is a missing point
     steps: tuple[str, ...] = ()
+    if not complete.all() and (infinite := int(np.isinf(values).any(axis=-1).sum())):
+        steps = (f"{infinite} points with infinite coordinates taken for missing",)
     if values.dtype.kind in "iu":
         # Whole numbers have no NaN: trackers that write them put missing points at the origin.
         complete &= (values != 0).any(axis=-1, keepdims=True)
@@ -112,19 +131,10 @@ def from_dataset(record_id: str, source: Path, dataset: xr.Dataset) -> Record:
         id=record_id,
         position=np.where(complete, values, np.nan),
         features=features,
-        fps=_frame_rate(dataset),
+        fps=frame_rate(dataset, source.name, fps),
         image_size_px=_size(dataset.attrs.get("image_size_px")),
         steps=steps,
     )
-
-
-def _frame_rate(dataset: xr.Dataset) -> float | None:
-    """Return the frames per second that a file states, or that its times in seconds make."""
-    stated = _positive(dataset.attrs.get("fps"))
-    if stated is not None or dataset.attrs.get("time_unit") != "seconds" or "time" not in dataset:
-        return stated
-    steps = np.diff(np.asarray(dataset["time"].values, dtype=float))
-    return _positive(1 / np.median(steps)) if len(steps) and (steps > 0).all() else None
 
 
 def _positive(raw: object) -> float | None:

@@ -7,6 +7,7 @@ The store is plain Zarr v3 with named dimensions: ``xarray.open_zarr`` shows all
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,7 +22,15 @@ from zarr.core.sync import sync
 
 from lisbet.config import Features
 from lisbet.data.labels import Labels
+from lisbet.data.limits import require_memory
 from lisbet.data.record import Record
+from lisbet.data.store_check import (
+    check_arrays,
+    check_attributes,
+    check_names,
+    check_table,
+    parse_steps,
+)
 from lisbet.data.tracks import Stored
 from lisbet.errors import DataError
 from lisbet.redact import redacted
@@ -31,6 +40,10 @@ SHARD_BYTES = 128 * 2**20
 """Size of a shard before compression: few and large files, as parallel file systems want them."""
 CHUNK_BYTES = 2**20
 """What is read and checked at once; `benchmarks/zarr.py chunks` compares sizes."""
+LARGE_BYTES = 2**30
+"""Before so much is read at once, the free memory is asked for."""
+METADATA_BYTES = 64 * 2**20
+"""Most bytes of a store's metadata."""
 POSITION, LABELS = "position", "target_cls"
 
 
@@ -76,12 +89,21 @@ class Store:
                 f"{place_of(path)} is {what}; expected one that betman convert_dataset of this "
                 "release wrote"
             )
+        place = place_of(path)
+        labels = LABELS if LABELS in group else None
         try:
+            check_attributes(dict(group.attrs), place)
+            check_arrays(group, place, POSITION, labels, COLUMNS)
             names = {axis: tuple(map(str, group[axis][:])) for axis in Features.model_fields}
+            check_names(names, place)
             table = {name: group[name][:] for name in COLUMNS}
-            behaviors = tuple(map(str, group["behaviors"][:])) if LABELS in group else ()
+            behaviors = tuple(map(str, group["behaviors"][:])) if labels else ()
+            check_table(table, group[POSITION].shape[0], place)
+            parse_steps(table["steps"].tolist(), place)
+        except DataError:
+            raise
         except Exception as error:  # a damaged store makes the libraries raise almost anything
-            raise DataError(f"{place_of(path)} is damaged: {_words(error)}") from error
+            raise DataError(f"{place} is damaged: {_words(error)}") from error
         return cls(path, group, Features(**names), behaviors, table)
 
     def records(self, *, annotated: bool = False) -> list[Record]:
@@ -100,7 +122,7 @@ class Store:
                     "with --annot_format"
                 )
             labels = self._labels()
-        steps_of = {text: tuple(json.loads(text)) for text in set(self.table["steps"].tolist())}
+        steps_of = parse_steps(self.table["steps"].tolist(), place_of(self.path))
         columns = zip(*(self.table[name].tolist() for name in COLUMNS), labels, strict=True)
         return [
             Record(
@@ -115,7 +137,13 @@ class Store:
         ]
 
     def _labels(self) -> Iterator[Labels]:
-        active = self._read(LABELS, 0, self.group[LABELS].shape[0]).astype(bool)
+        values = self._read(LABELS, 0, self.group[LABELS].shape[0])
+        if values.size and (values.min() < 0 or values.max() > 1):
+            raise DataError(
+                f"{place_of(self.path)} is damaged: {LABELS!r} holds values other than 0 and 1. "
+                "Copy it again, or convert the recordings again"
+            )
+        active = values.astype(bool)
         for start, frames in zip(self.table["start"], self.table["frames"], strict=True):
             yield Labels(self.behaviors, active[start : start + frames])
 
@@ -127,16 +155,27 @@ class Store:
         DataError
             If they cannot be read, or are not what was written.
         """
-        return self._read(POSITION, first, last).astype(np.float32, copy=False)
+        values = self._read(POSITION, first, last).astype(np.float32, copy=False)
+        low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
+        if low < 0 or high > 1:
+            raise DataError(
+                f"{place_of(self.path)} is damaged: {POSITION!r} of frames {first} to {last - 1} "
+                f"({self._who(first, last)}) runs from {low:g} to {high:g}; expected values from 0 "
+                "to 1. Copy it again, or convert the recordings again"
+            )
+        return values
 
     def _read(self, name: str, first: int, last: int) -> np.ndarray:
         try:
             array = self.group[name]
-            read: np.ndarray = array[first:last]
             for shard in range(first // array.shards[0], -(-last // array.shards[0])):
                 key = "/".join(["c", str(shard), *"0" * (array.ndim - 1)])
                 if not sync(array.store.exists(f"{array.path}/{key}")):
                     raise FileNotFoundError(f"{array.path}/{key} is missing")  # read as if empty
+            needed = (last - first) * math.prod(array.shape[1:]) * array.dtype.itemsize
+            if needed > LARGE_BYTES:
+                require_memory(f"{first} to {last}", needed, "these frames")
+            read: np.ndarray = array[first:last]
         except Exception as error:  # of the file system, the network, a checksum, a codec
             self._require_same()
             raise DataError(
@@ -272,6 +311,11 @@ def _open(path: Path) -> Any:
             raise DataError(
                 f"{path} is no Zarr store: it has no zarr.json; expected one that betman "
                 "convert_dataset wrote, or another --data_format"
+            )
+        if (size := (path / "zarr.json").stat().st_size) > METADATA_BYTES:
+            raise DataError(
+                f"{path / 'zarr.json'} has {size} bytes; expected at most {METADATA_BYTES}. Copy "
+                "the store again, or convert the recordings again"
             )
     try:
         return zarr.open_group(place_of(path), mode="r", zarr_format=3)

@@ -26,6 +26,7 @@ from lisbet.config import Features
 from lisbet.data.journal import Journal
 from lisbet.data.labels import LABEL_READERS
 from lisbet.data.load import Source, ordered, read_all, report
+from lisbet.data.majority import read_usual
 from lisbet.data.record import Record
 from lisbet.data.store import (
     COLUMNS,
@@ -68,6 +69,8 @@ class Writer:
     """What is known of each recording."""
     features: Features | None = None
     behaviors: tuple[str, ...] = ()
+    holders: str = "the store has"
+    """Who has these names, for messages."""
     left_out: dict[str, str] = field(default_factory=dict)
     error: float = 0.0
     safe: int = 0
@@ -194,6 +197,8 @@ class Writer:
         options = DataOptions(**{k: getattr(self.options, k) for k in DataOptions.model_fields})
         workers = min(self.options.workers or environment.cores(), max(1, len(left)))
         problems = {}
+        if self.features is None:
+            self._decide(sources, options)
         records = read_all(left, self.options.dataset, options, workers)
         for source, found in zip(left, track(records, len(left)), strict=True):
             try:
@@ -206,20 +211,28 @@ class Writer:
             self._write_shard()
         return problems
 
+    def _decide(self, sources: list[Source], options: DataOptions) -> None:
+        """Take the names that most recordings have: the first one may be the odd one."""
+        files = [source.files for source in sources]
+        usual = read_usual(files, self.options.dataset, options)
+        if usual is not None:
+            self.features, self.behaviors = usual.features, usual.behaviors
+            self.holders = usual.holders
+
     def _fitting(self, record: Record) -> Record:
-        """Return a recording as the first one is; before the first one, make the arrays."""
-        if self.features is None:
+        """Return a recording as most are; before the first one, make the arrays."""
+        if self.features is None:  # no names could be read beforehand
             self.features = record.features
             self.behaviors = record.labels.behaviors if record.labels else ()
         if POSITION not in self.group:
             new_arrays(self.group, self.features, self.behaviors, self.options.storage)
-        record = ordered(record, self.features)
+        record = ordered(record, self.features, self.holders)
         if record.labels is None:
             return record
         if strange := set(record.labels.behaviors) - set(self.behaviors):
             raise DataError(
-                f"behaviours {', '.join(sorted(strange))} are not among those of the first "
-                f"recording: {', '.join(self.behaviors)}"
+                f"behaviours {', '.join(sorted(strange))} are not among those of "
+                f"{'the store' if self.old else 'most recordings'}: {', '.join(self.behaviors)}"
             )
         return replace(record, labels=record.labels.over(self.behaviors))
 

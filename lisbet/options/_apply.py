@@ -178,7 +178,11 @@ class PlotEmbeddingsOptions(Options):
         "movement", "format of their tracking files", known=READER_NAMES
     )
     fps: float | None = option(
-        None, "frame rate of recordings that do not tell theirs", unit="frames per second", gt=0
+        None,
+        "frame rate of recordings that do not tell theirs",
+        unit="frames per second",
+        gt=0,
+        allow_inf_nan=False,
     )
     annot_format: AnnotationFormat = option(
         "movement", "format of the annotations", known=LABEL_READER_NAMES

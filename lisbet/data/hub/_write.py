@@ -13,6 +13,7 @@ from lisbet.core.files import require_writable
 from lisbet.core.folders import recover, write_folder
 from lisbet.core.lock import locked
 from lisbet.core.results import require_result_folder
+from lisbet.data.ids import check_ids
 from lisbet.errors import DataError, OutputError
 from lisbet.yaml_files import read_yaml, write_yaml
 
@@ -81,9 +82,13 @@ def _is_there(folder: Path, provenance: dict[str, Any]) -> bool:
 
 def recording_folder(root: Path, sequence: str) -> Path:
     """Make the folder of a sequence, whose id is a path below the dataset's folder."""
+    check_ids([sequence], "the downloaded dataset")
     place = PurePosixPath(sequence)
-    if place.is_absolute() or not place.parts or any(part.startswith(".") for part in place.parts):
-        raise DataError(f"{sequence!r} cannot be the id of a recording")
+    if any(part.startswith(".") for part in place.parts):
+        raise DataError(
+            f"the downloaded dataset: the id {sequence!r} has a part that begins with '.'; folders "
+            "of such names are not searched for recordings"
+        )
     folder = root / place
     folder.mkdir(parents=True)
     return folder

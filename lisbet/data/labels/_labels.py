@@ -45,6 +45,8 @@ class LabelReader:
     read : callable
         ``read(file, frames, fps)`` reads one file of a recording with so many frames, at so many
         per second (None if unknown). Raises DataError, OSError or ValueError when it cannot.
+    names : callable
+        ``names(file)`` returns the behaviours that a file names, without regard to its frames.
     events : bool
         Whether files list what happened, so that a behaviour that never did is not in them. Else
         they name every behaviour, and all files must name the same.
@@ -52,6 +54,7 @@ class LabelReader:
 
     patterns: tuple[str, ...]
     read: Callable[[Path, int, float | None], Labels]
+    names: Callable[[Path], tuple[str, ...]]
     events: bool = False
 
     def find(self, folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from lisbet.data.labels._events import Event, labels_of, read_table, seconds
 from lisbet.data.labels._labels import LabelReader, Labels
+from lisbet.data.limits import require_csv
 from lisbet.errors import DataError
 
 KIND_COLUMNS = ("Status", "Behavior type")
@@ -15,11 +16,20 @@ HEADER_LINES = 200
 
 
 def _read(file: Path, frames: int, fps: float | None) -> Labels:
-    table = read_table(file, skip=_preamble(file))
+    table = _table(file)
     kind = next(column for column in KIND_COLUMNS if column in table)
     if fps is None and "FPS" in table and len(table):
         fps = float(seconds(table, "FPS", file)[0])
     return labels_of(_events(table, kind, file), frames, fps, file)
+
+
+def _names(file: Path) -> tuple[str, ...]:
+    return tuple(_table(file)["Behavior"].unique().tolist())
+
+
+def _table(file: Path) -> pd.DataFrame:
+    require_csv(file, text=True)  # before the preamble is searched line by line
+    return read_table(file, skip=_preamble(file))
 
 
 def _preamble(file: Path) -> int:
@@ -62,4 +72,4 @@ def _events(table: pd.DataFrame, kind: str, file: Path) -> list[Event]:
     return events
 
 
-READER = LabelReader(patterns=("*boris*.csv",), read=_read, events=True)
+READER = LabelReader(patterns=("*boris*.csv",), read=_read, names=_names, events=True)

@@ -22,4 +22,8 @@ def _read(file: Path, frames: int, fps: float | None) -> Labels:
     return Labels(names_along(dataset["target_cls"], "behaviors"), active.astype(bool))
 
 
-READER = LabelReader(patterns=("annotations*.nc", "manual_scoring*.nc"), read=_read)
+def _names(file: Path) -> tuple[str, ...]:
+    return names_along(load_netcdf(file, frames=1)["target_cls"], "behaviors")
+
+
+READER = LabelReader(patterns=("annotations*.nc", "manual_scoring*.nc"), read=_read, names=_names)

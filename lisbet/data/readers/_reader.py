@@ -22,6 +22,8 @@ class Reader:
     read : callable, optional
         Reads the matching files of one folder into one dataset of the movement format. Raises
         DataError, OSError or ValueError when they cannot be read.
+    head : callable, optional
+        Reads as `read` does, but of the frames only the first ones: for the names along the axes.
     whole : callable, optional
         Instead: reads a whole dataset of prepared recordings, ``whole(path, annotated=…)``.
     """
@@ -29,6 +31,7 @@ class Reader:
     patterns: tuple[str, ...]
     read: Callable[[list[Path]], xr.Dataset] | None = None
     whole: Callable[..., list[Record]] | None = None
+    head: Callable[[list[Path]], xr.Dataset] | None = None
 
     def matches(self, name: str) -> bool:
         """Whether a file of this name belongs to the format."""

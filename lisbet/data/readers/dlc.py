@@ -1,17 +1,24 @@
 """DeepLabCut CSV files: one for all animals, or one for each animal."""
 
 import re
+import tempfile
 from pathlib import Path
 
 import xarray as xr
 
+from lisbet.data.limits import LINE_BYTES, require_csv
 from lisbet.data.readers._reader import Reader, plural
 from lisbet.errors import DataError
+
+HEAD_LINES = 6
+"""Up to four lines of names, and frames."""
 
 
 def _read(files: list[Path]) -> xr.Dataset:
     from movement.io import load_poses  # takes a second to import
 
+    for file in files:
+        require_csv(file, text=False)
     parts = [plural(load_poses.from_dlc_file(file)) for file in files]
     if len(parts) == 1:
         return parts[0]
@@ -26,6 +33,16 @@ def _read(files: list[Path]) -> xr.Dataset:
         part.assign_coords(individuals=[name]) for part, name in zip(parts, names, strict=True)
     ]
     return xr.concat(renamed, dim="individuals", join="exact")
+
+
+def _head(files: list[Path]) -> xr.Dataset:
+    with tempfile.TemporaryDirectory() as folder:
+        heads = [Path(folder, file.name) for file in files]
+        for file, head in zip(files, heads, strict=True):
+            with file.open("rb") as stream:
+                lines = [stream.readline(LINE_BYTES + 1) for _ in range(HEAD_LINES)]
+            head.write_bytes(b"".join(lines))
+        return _read(heads)
 
 
 def _individuals(stems: list[str]) -> list[str]:
@@ -43,4 +60,4 @@ def _individuals(stems: list[str]) -> list[str]:
     return names if unique else stems
 
 
-READER = Reader(patterns=("*dlc*shuffle*.csv", "*tracking*.csv"), read=_read)
+READER = Reader(patterns=("*dlc*shuffle*.csv", "*tracking*.csv"), read=_read, head=_head)

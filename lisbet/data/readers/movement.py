@@ -12,4 +12,8 @@ def _read(files: list[Path]) -> xr.Dataset:
     return load_netcdf(only(files))
 
 
-READER = Reader(patterns=("tracking*.nc",), read=_read)
+def _head(files: list[Path]) -> xr.Dataset:
+    return load_netcdf(only(files), frames=1)
+
+
+READER = Reader(patterns=("tracking*.nc",), read=_read, head=_head)
