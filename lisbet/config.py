@@ -10,6 +10,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from lisbet.core.address import parse_data_path
+
 ALL = "*"
 
 
@@ -40,6 +42,8 @@ def split_words(raw: Any) -> Any:
 WORDS_AS_TEXT = PlainSerializer(lambda words: ",".join(map(str, words)), return_type=str)
 Words = Annotated[tuple[str, ...], BeforeValidator(split_words), WORDS_AS_TEXT]
 """Comma-separated words."""
+DataPath = Annotated[Path, BeforeValidator(parse_data_path)]
+"""A local path, or the address of a remote store."""
 
 
 def _three_parts(text: str, example: str) -> list[str]:
@@ -338,7 +342,7 @@ class Window(Config):
 class Dataset(Config):
     """A folder of recordings and what is in its files; `annotations` None reads tracks only."""
 
-    path: Path
+    path: DataPath
     format: str
     annotations: str | None = None
 

@@ -18,6 +18,7 @@ from lisbet.config import (
     AS_TEXT,
     WORDS_AS_TEXT,
     Config,
+    DataPath,
     Hours,
     Interval,
     Renames,
@@ -98,6 +99,7 @@ AnnotationFormat = Annotated[
     str, BeforeValidator(lambda raw: LABEL_READER_NAMES.require(raw.lower().replace("-", "_")))
 ]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(split_words), WORDS_AS_TEXT]
+DataPaths = Annotated[tuple[DataPath, ...], BeforeValidator(split_words), WORDS_AS_TEXT]
 TaskDataText = Annotated[TaskData, from_text(TaskData), AS_TEXT]
 Augmentations = Annotated[
     tuple[InstanceOf[Augmentation], ...],
