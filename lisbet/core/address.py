@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lisbet.errors import ConfigError, unknown
+from lisbet.errors import ConfigError
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)(.*)", re.DOTALL)
 _CHAIN = re.compile(r"[^/]*::[^/]*:/")
@@ -43,12 +43,12 @@ def parse_data_path(raw: Any) -> Any:
     scheme, slashes, rest = match[1].lower(), match[2], match[3]
     if scheme in _LOCAL:
         return _local_path(text, slashes, rest)
-    from fsspec import available_protocols
+    from fsspec.registry import known_implementations, registry
 
-    if scheme not in available_protocols():
+    if scheme not in known_implementations and scheme not in registry:
         raise ConfigError(
-            f"{text}: {unknown('kind of address', scheme, available_protocols())}. A local path "
-            "of this form must be given in full, from /"
+            f"{text}: {scheme!r} is no kind of address that fsspec knows, such as s3 or gs. A "
+            "local path of this form must be given in full, from /"
         )
     if ".." in rest.split("/"):
         raise ConfigError(f"{text}: an address cannot contain '..'")
