@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from lisbet.core.address import parse_data_path
 from lisbet.option_text import plain_number, split_words
 
 ALL = "*"
@@ -38,6 +39,8 @@ AS_TEXT = PlainSerializer(str, return_type=str)
 WORDS_AS_TEXT = PlainSerializer(lambda words: ",".join(map(str, words)), return_type=str)
 Words = Annotated[tuple[str, ...], BeforeValidator(split_words), WORDS_AS_TEXT]
 """Comma-separated words."""
+DataPath = Annotated[Path, BeforeValidator(parse_data_path)]
+"""A local path, or the address of a remote store."""
 
 
 def _three_parts(text: str, example: str) -> list[str]:
@@ -364,7 +367,7 @@ class Window(Config):
 class Dataset(Config):
     """A folder of recordings and what is in its files; `annotations` None reads tracks only."""
 
-    path: Path
+    path: DataPath
     format: str
     annotations: str | None = None
 

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 
 from lisbet import model_dir
 from lisbet.core.files import require_writable
-from lisbet.core.folders import recover, remove_unfinished, write_folder
+from lisbet.core.folders import recover, remove_unfinished_part, write_folder
 from lisbet.core.lock import locked
 from lisbet.core.results import lies_in, require_result_folder
 from lisbet.errors import ModelError, OutputError
@@ -101,7 +101,7 @@ def _download(repository: str, revision: str | None, folder: Path) -> None:
             "there is no internet: download its folder elsewhere, copy it here, and add "
             "--source=FOLDER"
         ) from error
-    remove_unfinished(folder / ".cache")  # notes of huggingface_hub
+    remove_unfinished_part(folder / ".cache")  # notes of huggingface_hub
 
 
 def _check(folder: Path, repository: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from lisbet.core.files import write_file
+from lisbet.core.files import require_writable, write_file
 from lisbet.core.folders import interrupted, recover, write_folder
 from lisbet.core.lock import locked
 from lisbet.core.results import lies_in, require_result_folder
@@ -25,7 +25,6 @@ from lisbet.models.multitask import (
     require_fitting,
 )
 from lisbet.options import ExportOptions, InfoOptions
-from lisbet.publish import require_writable
 from lisbet.yaml_files import read_yaml, write_yaml
 
 log = logging.getLogger(__name__)
@@ -41,23 +40,6 @@ LARGEST_CONFIG = 2**20
 """Bytes of a model_config.yml; it usually has less than 1000."""
 BUFFER = 8 * 2**20
 """Bytes written at once: a network file system is slow at small pieces."""
-
-
-def run_folder(output_path: Path, run_id: str, *, overwrite: bool) -> Path:
-    """Return models/<run_id> after checking that a model may be written there.
-
-    Raises
-    ------
-    OutputError
-        If there is one already and it is not to be replaced, or the place cannot be written.
-    """
-    folder = output_path / "models" / run_id
-    if folder.exists() and not overwrite:
-        raise OutputError(
-            f"{folder} exists already; choose another --run_id, or replace it with --overwrite"
-        )
-    require_writable(folder.parent)
-    return folder
 
 
 def save_weights(

@@ -20,8 +20,9 @@ ROOMS = [  # from top to bottom; rooms on one line do not know each other
     ["augment"],
     ["config"],
     ["drawing", "history_page"],
-    ["registry", "publish", "allocator", "yaml_files", "processes", "option_text"],
+    ["registry", "allocator", "yaml_files", "processes", "option_text"],
     ["core"],
+    ["redact"],
     ["errors"],
     ["__init__"],
 ]

@@ -17,7 +17,7 @@ from lisbet.cli import main
 from lisbet.config import require_name
 from lisbet.core import lock as lock_module
 from lisbet.core.files import require_file_target, write_text
-from lisbet.core.folders import interrupted, kept, remove_unfinished, write_folder
+from lisbet.core.folders import interrupted, kept, remove_unfinished_part, write_folder
 from lisbet.core.lock import locked
 from lisbet.core.results import lies_in, require_result_files
 from lisbet.core.write_log import LOG, WriteLog
@@ -408,10 +408,10 @@ def test_only_what_is_being_written_is_removed(tmp_path):
     (tmp_path / ".m.partial" / "cache").mkdir(parents=True)
     for place in (tmp_path, tmp_path / ".m.partial" / "cache"):
         with pytest.raises(ValueError, match="not in a folder that is being written"):
-            remove_unfinished(place)
+            remove_unfinished_part(place)
     with write_folder(tmp_path / "m", "model") as new:
         (new / "cache").mkdir()
-        remove_unfinished(new / "cache")
+        remove_unfinished_part(new / "cache")
         assert os.listdir(new) == [LOG]
     assert (tmp_path / ".m.partial" / "cache").exists()
 

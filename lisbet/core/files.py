@@ -12,9 +12,10 @@ where it leads to a folder (a run that resumes), and is never replaced.
 import errno
 import os
 import secrets
+import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from lisbet.core.write_log import NEW, WriteLog, hash_of
 from lisbet.errors import OutputError
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV,
+             errno.EACCES}  # fmt: skip
+"""What file systems answer that cannot make a hard link."""
 
 
 @contextmanager
@@ -115,6 +119,23 @@ def claim(path: Path, root: Path) -> None:
     notes.add_many([{"file": name}, {"file": other}])
 
 
+def append_text(path: Path, text: str, root: Path) -> None:
+    """Append to a file of ours, which is made if there is none, and wait until it is on the disk.
+
+    Raises
+    ------
+    OutputError
+        If there is one that this program did not write.
+    """
+    claim(path, root)
+    with naming_file(path):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NOFOLLOW, 0o666)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
 def remove_file(path: Path, root: Path) -> None:
     """Remove a file, if this program wrote it; leave it alone otherwise."""
     if WriteLog(root).owns(path):
@@ -172,6 +193,33 @@ def _require_folders_above(path: Path) -> None:
                 f"{path} cannot be written: {folder} is {what}; expected a folder. Remove it, or "
                 "choose another place"
             )
+
+
+def copy_files(
+    source: Path, target: Path, names: Iterable[str], *, linked: Callable[[str], bool]
+) -> None:
+    """Copy files of a folder into a new one.
+
+    Parameters
+    ----------
+    source, target : Path
+        The folders.
+    names : iterable of str
+        Names relative to the folder.
+    linked : callable
+        Whether a file, given its name, never changes: it is linked where the file system can.
+    """
+    for name in names:
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if linked(name):
+            try:
+                os.link(source / name, path)
+                continue
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+        shutil.copy2(source / name, path)
 
 
 def temporary_name(path: Path, end: str) -> Path:

@@ -54,24 +54,58 @@ def write_folder(
     require_folder_target(path, replaces)
     with naming_file(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=NEW, dir=path.parent))
+        new = new_folder(path, kind)
         try:
-            new.chmod(0o777 & ~_umask())  # mkdtemp makes a private one
-            notes = WriteLog(new)
-            notes.begin(kind)
             yield new
-            _note_all(new, notes)
-            sync_tree(new)
-            notes.complete()
-            if not os.path.lexists(path):
-                rename_new(new, path)
-            else:
-                require_folder_target(path, replaces)
-                _replace(new, path, keep_old=keep_old)
-            sync(path.parent)
+            _note_all(new, WriteLog(new))
+            publish_folder(new, path, replaces, keep_old=keep_old)
         finally:
-            if new.exists() and not WriteLog(new).known.complete:
-                _remove_tree(new)
+            remove_unfinished(new)
+
+
+def new_folder(path: Path, kind: str) -> Path:
+    """Make an empty folder beside `path` that takes its name with `publish_folder`."""
+    new = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=NEW, dir=path.parent))
+    new.chmod(0o777 & ~_umask())  # mkdtemp makes a private one
+    WriteLog(new).begin(kind)
+    return new
+
+
+def publish_folder(
+    new: Path, path: Path, replaces: frozenset[str] = frozenset(), *, keep_old: bool = False
+) -> None:
+    """Give a folder that `new_folder` made, and whose log notes its files, its name.
+
+    Raises
+    ------
+    OutputError
+        If there is something at `path` that must not be replaced; see `write_folder`.
+    """
+    require_folder_target(path, replaces)
+    sync_tree(new)
+    WriteLog(new).complete()
+    if not os.path.lexists(path):
+        rename_new(new, path)
+    else:
+        require_folder_target(path, replaces)
+        _replace(new, path, keep_old=keep_old)
+    sync(path.parent)
+
+
+def unfinished_folders(path: Path, kind: str) -> list[Path]:
+    """Return folders that `new_folder` made for `path` and that were not finished.
+
+    The caller holds the lock of `path`, so that no process is filling them now.
+    """
+    logs = ((folder, WriteLog(folder)) for folder in _named_after(path, NEW))
+    return [folder for folder, log in logs if log.kind == kind and not log.known.complete]
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove a folder that `new_folder` made and that was not finished."""
+    notes = WriteLog(folder)
+    if folder.exists() and notes.kind is not None and not notes.known.complete:
+        _remove_tree(folder)
 
 
 def kept(path: Path) -> Path:
@@ -118,6 +152,7 @@ def _note_all(folder: Path, notes: WriteLog) -> None:
 
 def _replace(new: Path, path: Path, *, keep_old: bool) -> None:
     """Give a finished folder the name of one that is there, which is then removed or kept."""
+    WriteLog(path).complete()  # `recover`, after a crash, does not take it for an unfinished one
     old = kept(path)
     keep_old = keep_old and not os.path.lexists(old)
     if keep_old:
@@ -235,10 +270,17 @@ def contents(folder: Path) -> str:
 # After a crash ------------------------------------------------------------------------------------
 
 
-def recover(path: Path) -> None:
+def recover(path: Path, resumable: frozenset[str] = frozenset()) -> None:
     """Finish or undo what a process was doing to a folder when it was killed.
 
     The caller holds the lock of `path`, so that no process is doing it now.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    resumable : set of str
+        Kinds of unfinished folders that stay, see `unfinished_folders`.
     """
     if not path.parent.is_dir():
         return
@@ -250,11 +292,12 @@ def recover(path: Path) -> None:
             break
     for folder in [*left[NEW], *left[OLD]]:
         if folder.exists():
-            if WriteLog(folder).known.complete:
-                if path.is_dir():
+            notes = WriteLog(folder)
+            if notes.known.complete:
+                if WriteLog(path).kind:
                     move_foreign(folder, path)
                     remove_own(folder)
-            else:
+            elif notes.kind not in resumable:
                 _remove_tree(folder)
     if path.is_dir() and WriteLog(kept(path)).kind:
         move_foreign(kept(path), path)
@@ -268,7 +311,7 @@ def interrupted(path: Path) -> list[Path]:
     return [folder for folder in left if WriteLog(folder).known.complete]
 
 
-def remove_unfinished(path: Path) -> None:
+def remove_unfinished_part(path: Path) -> None:
     """Remove a folder inside one that this process is filling, see `write_folder`."""
     inside = [up for up in path.parents if up.name.endswith(NEW) and WriteLog(up).kind]
     if not inside or WriteLog(inside[0]).known.complete:

@@ -118,7 +118,7 @@ class Lock:
     def _create(self) -> bool:
         """Create the lock with its content in one step; return False if there is one."""
         whole = self.path.with_name(f"{self.path.name}.{self.token}")
-        content = json.dumps({"token": self.token} | _this_process()).encode()
+        content = json.dumps(this_holder(self.token)).encode()
         with _naming(self.path):
             try:
                 _write_new(whole, content)
@@ -194,6 +194,18 @@ def require_unlocked(target: Path) -> None:
         raise LockedError(f"{target} is being written by {describe(holder)}")
 
 
+def this_holder(token: str) -> dict[str, Any]:
+    """Describe this process as the holder of a lock; for locks that are not files."""
+    return {"token": token} | _this_process()
+
+
+def has_ended(holder: dict[str, Any]) -> bool | None:
+    """Whether the process of a lock has ended; None if that cannot be seen from this machine."""
+    if _was_requeued(holder):
+        return True
+    return not _lives(holder) if _same_machine(holder) else None
+
+
 def read_holder(path: Path) -> dict[str, Any] | None:
     """Return what a lock says of its holder; None if there is none, or it is no lock of ours."""
     try:
@@ -212,12 +224,15 @@ def describe(holder: dict[str, Any]) -> str:
 
 def _is_stale(path: Path, holder: dict[str, Any]) -> bool:
     """Whether the process that made a lock is gone."""
+    ended = has_ended(holder)
+    return _stands_still(path, holder["token"]) if ended is None else ended
+
+
+def _was_requeued(holder: dict[str, Any]) -> bool:
+    """Whether this is the same job again: the batch system starts it only after it has ended."""
     own = _this_process()
-    if own["job"] and holder.get("job") == own["job"] and holder.get("restart") != own["restart"]:
-        return True  # the batch system starts a job again only after it has ended
-    if _same_machine(holder):
-        return _is_dead_here(holder)
-    return _stands_still(path, holder["token"])
+    job, restart = holder.get("job"), holder.get("restart")
+    return bool(own["job"]) and job == own["job"] and restart != own["restart"]
 
 
 def _same_machine(holder: dict[str, Any]) -> bool:

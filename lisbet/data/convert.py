@@ -1,21 +1,18 @@
 """``betman convert_dataset``: what there is already, and what may be added to it."""
 
-from pathlib import Path
 from typing import Any
 
-import zarr
-
-from lisbet.config import Features
+from lisbet.core.address import is_address, place_of
+from lisbet.data.destination import Destination, LocalDestination
 from lisbet.data.load import Source, find_sources
-from lisbet.data.store import COLUMNS, LABELS, MARK, POSITION, Store, is_address, place_of
+from lisbet.data.remote import RemoteDestination, request_of
+from lisbet.data.store import MARK, Store
+from lisbet.data.target import require_local_target
 from lisbet.data.writer import Writer, seen
 from lisbet.errors import DataError, OutputError
 from lisbet.options import ConvertOptions
-from lisbet.publish import require_writable
 from lisbet.redact import redacted
 
-OWN = {POSITION, LABELS, "behaviors", *Features.model_fields}
-"""Arrays of a store, beside the table of its recordings."""
 PREPARING = ("data_scale", "outside", "select_coords", "rename_coords", "fps")
 
 
@@ -23,18 +20,30 @@ def convert_dataset(options: ConvertOptions) -> None:
     """Convert a folder of recordings."""
     target, asked = options.target, _asked(options)
     sources = find_sources(options.dataset, options.data_filter)
-    old = _existing(options)
-    if options.overwrite:
-        old = None
-    if old is not None:
-        sources = _lacking(old, sources, options, asked)
-        if not sources:
-            print(redacted(f"{place_of(target)} holds these recordings already"))
+    destination: Destination
+    if is_address(target):
+        destination = RemoteDestination(target)
+    else:
+        require_local_target(target, options.data_path, sources)
+        destination = LocalDestination(target)
+    request: dict[str, Any] = {
+        "preparation": asked, "sources": {s.id: seen(s, options) for s in sources},
+        "added_to": None,
+    }  # fmt: skip
+    with destination.held() as done:
+        if done == request_of(request):
+            print(redacted(f"{len(sources)} recordings written to {destination.place}"))
             return
-    if not is_address(target):
-        require_writable(target.parent)
-    writer = Writer(options, asked, old)
-    writer.convert(sources)
+        old = _existing(options, destination)
+        if old is not None:
+            sources = _lacking(old, sources, options, asked)
+            if not sources:
+                print(redacted(f"{place_of(target)} holds these recordings already"))
+                return
+            request["added_to"] = old.group.attrs["digest"]
+        request["sources"] = {s.id: request["sources"][s.id] for s in sources}
+        writer = Writer(options, asked, old, destination)
+        writer.convert(sources, request)
     place = redacted(place_of(target))
     print(f"{len(writer.rows)} recordings, {writer.frames} frames written to {place}")
     if options.storage == "float16":
@@ -73,36 +82,22 @@ def _asked(options: ConvertOptions) -> dict[str, Any]:
     return {name: values[name] for name in (*PREPARING, "annot_format", "storage")}
 
 
-def _existing(options: ConvertOptions) -> Store | None:
-    """Return the store that is there already; anything else there is refused."""
-    target = options.target
-    if is_address(target):
-        try:
-            zarr.open_group(place_of(target), mode="r")
-        except FileNotFoundError:
-            return None
-        except Exception as error:
-            raise OutputError(f"{place_of(target)} cannot be reached: {error}") from error
-    elif not target.exists():
+def _existing(options: ConvertOptions, destination: Destination) -> Store | None:
+    """Return the store that is there already, if it is not to be replaced."""
+    attributes = destination.store_attributes()
+    if attributes is None:
+        return None
+    if attributes.get("format") != MARK:
+        raise OutputError(
+            f"{destination.place} is not a store that betman convert_dataset wrote; choose another "
+            "place to write to"
+        )
+    if options.overwrite:
         return None
     try:
-        return Store.open(target)
+        return Store.open(options.target)
     except DataError as error:
-        if _is_ours(target, options):
-            return None
-        raise OutputError(f"{error}; choose another place to write to") from error
-
-
-def _is_ours(target: Path, options: ConvertOptions) -> bool:
-    """Whether what cannot be read as a store may be written over."""
-    try:
-        group = zarr.open_group(place_of(target), mode="r", zarr_format=3)
-    except Exception:
-        return False
-    if group.attrs.get("format") == MARK:
-        return options.overwrite  # a damaged one
-    # At an address nothing can be renamed: what lacks the mark was not finished.
-    return is_address(target) and not dict(group.attrs) and set(group) <= {*OWN, *COLUMNS}
+        raise OutputError(f"{error}; replace it with --overwrite") from error
 
 
 def _other_preparation(place: str, was: dict[str, Any], now: dict[str, Any]) -> str:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lisbet.config import Features
+from lisbet.core.address import is_address
 from lisbet.data.load import find_sources, load_records, ordered, read_all, report
 from lisbet.data.majority import Usual, read_usual
 from lisbet.data.readers import READERS
 from lisbet.data.record import Record
-from lisbet.data.store import is_address
 from lisbet.data.tracks import each
 from lisbet.errors import DataError
 from lisbet.options import DataOptions, DatasetInfoOptions

@@ -1,30 +1,35 @@
-"""What of a conversion is safe on the disk: a line for each step, each synced."""
+"""What of an unfinished store is on the disk: a line for each step, each synced."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lisbet.core.files import append_text, remove_file
+
+NAME = ".lisbet.conversion.jsonl"
+
 
 @dataclass(frozen=True)
 class Journal:
-    """A file of JSON lines.
+    """A file of JSON lines in the folder of a store.
 
     Parameters
     ----------
-    path : Path
-        Where it is.
+    folder : Path
+        The folder, which has a log of written files.
     """
 
-    path: Path
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / NAME
 
     def note(self, line: dict[str, Any]) -> None:
         """Add a line, and wait until it is on the disk."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_text(self.path, json.dumps(line) + "\n", self.folder)
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the lines up to one that was cut off; none if there is no journal."""
@@ -39,4 +44,4 @@ class Journal:
 
     def remove(self) -> None:
         """Remove it, if it is there."""
-        self.path.unlink(missing_ok=True)
+        remove_file(self.path, self.folder)

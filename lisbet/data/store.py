@@ -9,6 +9,7 @@ The store is plain Zarr v3 with named dimensions: ``xarray.open_zarr`` shows all
 import json
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +20,10 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
+from zarr.errors import ZarrUserWarning
 
 from lisbet.config import Features
+from lisbet.core.address import is_address, place_of
 from lisbet.data.labels import Labels
 from lisbet.data.limits import require_memory
 from lisbet.data.record import Record
@@ -33,9 +36,10 @@ from lisbet.data.store_check import (
 )
 from lisbet.data.tracks import Stored
 from lisbet.errors import DataError
-from lisbet.redact import redacted
 
 MARK, VERSION = "lisbet-dataset", 1
+UNFINISHED = "lisbet-dataset-unfinished"
+"""Marks a store at an address that is not complete yet."""
 SHARD_BYTES = 128 * 2**20
 """Size of a shard before compression: few and large files, as parallel file systems want them."""
 CHUNK_BYTES = 2**20
@@ -83,6 +87,13 @@ class Store:
         """
         group = _open(path)
         marked = (group.attrs.get("format"), group.attrs.get("version"))
+        if marked[0] == UNFINISHED:
+            copy = group.attrs.get("copied_from")
+            raise DataError(
+                f"{place_of(path)} is not complete: its conversion is running or was interrupted"
+                + (f"; a complete copy is at {copy}" if copy else "")
+                + ". Give the same command of betman convert_dataset again"
+            )
         if marked != (MARK, VERSION):
             what = "another program's Zarr store" if marked[0] != MARK else f"version {marked[1]}"
             raise DataError(
@@ -219,6 +230,13 @@ class Store:
 COLUMNS = ("recording", "start", "frames", "fps", "missing", "digest", "source", "source_sha256",
            "steps")  # fmt: skip
 """What is known of each recording, in the order in which it is written."""
+TABLE_ROWS = 1024
+"""Recordings in a chunk of their table, or more: later ones are added without many small files."""
+METADATA = "zarr.json"
+OWN_ARRAYS = (POSITION, LABELS, "behaviors", *Features.model_fields, *COLUMNS)
+"""Names of all arrays of a store."""
+_OWN_KEY = re.compile(rf"zarr\.json|({'|'.join(OWN_ARRAYS)})/(zarr\.json|c(/[0-9]+)*)")
+_SHARD = re.compile(rf"(?:{POSITION}|{LABELS})/c/([0-9]+)(?:/0)*")
 
 
 def new_arrays(
@@ -256,12 +274,63 @@ def new_arrays(
 
 
 def write_table(group: Any, rows: list[dict[str, Any]]) -> None:
-    """Write what is known of each recording."""
+    """Write what is known of each recording; rows that are there already stay where they are.
+
+    Chunks are only added, or replaced by ones with further rows: whoever reads a store that is
+    being added to finds the old rows.
+    """
     for name in COLUMNS:
         values = np.array([row[name] for row in rows])
         if values.dtype.kind == "U":
             values = values.astype(np.dtypes.StringDType())
-        group.create_array(name, data=values, dimension_names=("recording",), overwrite=True)
+        if name not in group:
+            group.create_array(
+                name,
+                shape=values.shape,
+                dtype=values.dtype,
+                chunks=(max(len(rows), TABLE_ROWS),),
+                dimension_names=("recording",),
+            )
+        array = group[name]
+        array.resize(values.shape)
+        array[:] = values
+
+
+def finished_metadata(group: Any, attributes: dict[str, Any]) -> bytes:
+    """Return the ``zarr.json`` of a finished store: attributes, and the metadata of its arrays.
+
+    It is one file, so that writing it completes a store, or changes one, in one step.
+    """
+    memory = zarr.storage.MemoryStore()
+    prototype = default_buffer_prototype()
+    zarr.create_group(memory, zarr_format=3, attributes=attributes)
+    for name in OWN_ARRAYS:
+        content = sync(group.store.get(f"{name}/{METADATA}", prototype))
+        if content is not None:
+            sync(memory.set(f"{name}/{METADATA}", content))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ZarrUserWarning)  # that others may not know of it
+        zarr.consolidate_metadata(memory)
+    content = sync(memory.get(METADATA, prototype))
+    assert content is not None
+    return content.to_bytes()
+
+
+def write_metadata(group: Any, content: bytes) -> None:
+    """Write the ``zarr.json`` of a store."""
+    buffer = default_buffer_prototype().buffer.from_bytes(content)
+    sync(group.store.set(METADATA, buffer))
+
+
+def is_own_key(key: str) -> bool:
+    """Whether a file of this name, relative to a store, belongs to a store of ours."""
+    return _OWN_KEY.fullmatch(key) is not None
+
+
+def shard_of(key: str) -> int | None:
+    """Return the number of the shard of tracks or annotations that a file is; None for others."""
+    match = _SHARD.fullmatch(key)
+    return None if match is None else int(match[1])
 
 
 def _write_names(group: Any, name: str, names: tuple[str, ...]) -> None:
@@ -276,28 +345,6 @@ def _digest_now(group: Any) -> str | None:
         return None if found is None else json.loads(found.to_bytes())["attributes"]["digest"]
     except (ValueError, KeyError, TypeError):
         return ""  # it is being written
-
-
-def place_of(path: Path) -> str:
-    """Return a path as the libraries take it: of an address, a Path keeps one slash only.
-
-    Raises
-    ------
-    DataError
-        If it holds a password where the libraries would take it for a part of the name.
-    """
-    place = re.sub(r"^([a-z][a-z0-9+]+):/(?=[^/])", r"\1://", str(path))
-    if "://" in place and not place.startswith("http") and redacted(place) != place:
-        raise DataError(
-            f"{redacted(place)} is given with a password or key; leave them out of the address, "
-            "and set them in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
-    return place
-
-
-def is_address(path: Path) -> bool:
-    """Whether a path is the address of a remote store."""
-    return "://" in place_of(path)
 
 
 def _open(path: Path) -> Any:

@@ -1,16 +1,12 @@
 """Writes recordings to one Zarr store, one after the other: whole or not at all, and resumable.
 
-Everything is written in a hidden folder beside the store, with a journal of what is safe in it;
-the folder takes the store's name when it is complete.
+Where they are written, and how a complete store takes its place, is a matter of its destination.
 """
 
 import hashlib
 import json
 import logging
-import os
-import shutil
 import sys
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,10 +16,9 @@ import numpy as np
 import rich.progress
 import zarr
 from rich.console import Console
-from zarr.errors import ZarrUserWarning
 
 from lisbet.config import Features
-from lisbet.data.journal import Journal
+from lisbet.data.destination import Destination
 from lisbet.data.labels import LABEL_READERS
 from lisbet.data.load import Source, ordered, read_all, report
 from lisbet.data.majority import read_usual
@@ -35,15 +30,12 @@ from lisbet.data.store import (
     POSITION,
     VERSION,
     Store,
-    is_address,
     new_arrays,
-    place_of,
     write_table,
 )
 from lisbet.errors import DataError
 from lisbet.options import ConvertOptions, DataOptions
 from lisbet.processes import environment
-from lisbet.publish import publish_folder, sync
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +52,14 @@ class Writer:
         What of it the contents follow from.
     old : Store, optional
         The store to add to.
+    destination : Destination
+        Where it is written; its caller holds it.
     """
 
     options: ConvertOptions
     asked: dict[str, Any]
     old: Store | None
+    destination: Destination
     rows: list[dict[str, Any]] = field(default_factory=list)
     """What is known of each recording."""
     features: Features | None = None
@@ -75,11 +70,12 @@ class Writer:
     error: float = 0.0
     safe: int = 0
     """Rows of the arrays that are written."""
+    first: int = 0
+    """Row of the first new frame."""
     next: int = 0
     """Row of the first frame of the next recording."""
     noted: int = 0
-    """Recordings that stand in the journal."""
-    group: Any = None
+    """Recordings that stand in the journal of the destination."""
     parts: list[tuple[np.ndarray, ...]] = field(default_factory=list)
     """Tracks, and annotations, that wait for their shard to be full."""
 
@@ -89,33 +85,36 @@ class Writer:
         return sum(row["frames"] for row in self.rows)
 
     @property
-    def hidden(self) -> Path | None:
-        """The folder that is filled; None at an address, where nothing can be renamed."""
-        target = self.options.target
-        return None if is_address(target) else target.with_name(f".{target.name}.partial")
+    def group(self) -> Any:
+        """The Zarr group that is written."""
+        return self.destination.group
 
     @property
     def kept(self) -> bool:
-        """Whether so much is written that an error must not undo it: a shard, and no rest."""
-        return POSITION in self.group and self.safe >= self.group[POSITION].shards[0]
+        """Whether at least one new, complete shard is on the disk: an error does not remove it."""
+        return POSITION in self.group and self.safe - self.first >= self.group[POSITION].shards[0]
 
-    @property
-    def journal(self) -> Journal:
-        """What of it is complete."""
-        target = self.options.target
-        return Journal(target.with_name(f".{target.name}.journal"))
-
-    def convert(self, sources: list[Source]) -> None:
+    def convert(self, sources: list[Source], request: dict[str, Any]) -> None:
         """Read, write and publish.
+
+        Parameters
+        ----------
+        sources : list of Source
+            The recordings.
+        request : dict
+            What the contents follow from; an interrupted conversion of the same one is continued.
 
         Raises
         ------
         DataError
             If recordings cannot be used, and are not to be left out. Nothing is published.
         """
-        before = {source.id: seen(source, self.options) for source in sources}
+        before = request["sources"]
+        noted = self.destination.begin(request, self.old)
         try:
-            self._begin(before)
+            self._add_to_old()
+            for line in noted:
+                self._take_up(line)
             with zarr.config.set({"array.write_empty_chunks": True}):  # a missing one is a damage
                 problems = self._write_all(sources)
             if problems and not (self.options.skip_bad and self.rows):
@@ -126,42 +125,17 @@ class Writer:
                 log.warning("%s is left out: %s", record_id, why)
                 self.left_out[record_id] = before[record_id]
             self._finish()
-        except DataError:
-            if self.hidden is not None and not self.kept:
-                shutil.rmtree(self.hidden, ignore_errors=True)
-                self.journal.remove()
-            raise
-        except OSError as error:
-            error.filename = error.filename or str(self.options.target)
+        except BaseException as error:
+            if self.destination.give_up(keep=self.kept):
+                log.warning(
+                    "%d frames of %s are saved; the same command continues from there",
+                    self.safe, self.destination.place,
+                )  # fmt: skip
+            if isinstance(error, OSError):
+                error.filename = error.filename or self.destination.place
             raise
 
     # Where it begins ------------------------------------------------------------------------------
-
-    def _begin(self, sources: dict[str, str]) -> None:
-        """Make the hidden folder, or take up that of an interrupted conversion."""
-        if self.hidden is None:
-            mode: Any = "r+" if self.old else "w"
-            self.group = zarr.open_group(place_of(self.options.target), mode=mode, zarr_format=3)
-            return self._add_to_old()
-        before = None if self.old is None else self.old.group.attrs["digest"]
-        request = {"preparation": self.asked, "sources": sources, "added_to": before}
-        lines = self.journal.lines()
-        # The first shard is noted after all arrays are made.
-        goes_on = self.hidden.is_dir() and len(lines) > 1 and lines[0] == request
-        if not goes_on:
-            self.journal.remove()
-            shutil.rmtree(self.hidden, ignore_errors=True)
-            if self.old is None:
-                self.hidden.mkdir()
-                zarr.create_group(str(self.hidden), zarr_format=3)
-            else:
-                shutil.copytree(self.options.target, self.hidden, copy_function=_link_shard)
-            self.journal.note(request)
-        self.group = zarr.open_group(str(self.hidden), mode="r+", zarr_format=3)
-        self._add_to_old()
-        for line in lines[1:] if goes_on else ():
-            self._take_up(line)
-        return None
 
     def _add_to_old(self) -> None:
         """Keep what is there, and begin with a new shard: finished ones never change."""
@@ -174,7 +148,7 @@ class Writer:
         self.left_out = dict(self.old.group.attrs["left_out"])
         self.error = self.old.group.attrs["greatest_error"]
         array = self.old.group[POSITION]
-        self.safe = self.next = -(-array.shape[0] // array.shards[0]) * array.shards[0]
+        self.first = self.safe = self.next = -(-array.shape[0] // array.shards[0]) * array.shards[0]
 
     def _take_up(self, line: dict[str, Any]) -> None:
         """Go on after a shard; a recording that lies in the next one, too, is read again."""
@@ -258,6 +232,7 @@ class Writer:
 
     def _write_shard(self) -> None:
         """Write a shard of what waits, or all of it if it is less, and note that it is safe."""
+        self.destination.require_held()
         shard = self.group[POSITION].shards[0]
         frames = min(shard, self.next - self.safe)
         taken, missing = [], frames
@@ -271,33 +246,24 @@ class Writer:
             array = self.group[name]
             array.resize((self.safe + frames, *array.shape[1:]))
             array[self.safe : self.safe + frames] = np.concatenate(column)
-            if self.hidden is not None:
-                zeros = "0" * (array.ndim - 1)
-                sync(self.hidden.joinpath(name, "c", str(self.safe // shard), *zeros))
         self.safe += frames
-        if self.hidden is not None:
-            assert self.features is not None
-            self.journal.note({
-                "safe": self.safe, "rows": self.rows[self.noted :], "error": self.error,
-                "features": self.features.model_dump(mode="json"), "behaviors": self.behaviors,
-            })  # fmt: skip
-            done = [row for row in self.rows if row["start"] + row["frames"] <= self.safe]
-            self.noted = len(done)
+        assert self.features is not None
+        line = {
+            "safe": self.safe, "rows": self.rows[self.noted :], "error": self.error,
+            "features": self.features.model_dump(mode="json"), "behaviors": self.behaviors,
+        }  # fmt: skip
+        self.destination.note(line, (self.safe - 1) // shard)
+        self.noted = sum(row["start"] + row["frames"] <= self.safe for row in self.rows)
 
     def _finish(self) -> None:
-        """Write what is known of the recordings, last the mark, and give the store its name."""
+        """Write what is known of the recordings, and complete the store."""
+        self.destination.require_held()
         write_table(self.group, self.rows)
         digest = hashlib.sha256("".join(row["digest"] for row in self.rows).encode()).hexdigest()
-        self.group.attrs.update({
+        self.destination.finish({
             "format": MARK, "version": VERSION, "preparation": self.asked, "digest": digest,
             "left_out": self.left_out, "greatest_error": self.error,
         })  # fmt: skip
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ZarrUserWarning)  # that others may not know of it
-            zarr.consolidate_metadata(self.group.store)
-        if self.hidden is not None:
-            publish_folder(self.hidden, self.options.target)
-            self.journal.remove()
 
 
 def _files(source: Source, options: ConvertOptions) -> list[Path]:
@@ -330,15 +296,3 @@ def track(records: Iterable[Record | str], total: int) -> Iterable[Record | str]
         records, "recordings", total, console=console, transient=True,
         disable=not console.is_terminal,
     )  # fmt: skip
-
-
-def _link_shard(source: str, target: str) -> None:
-    """Link a shard, which never changes; copy the rest, and where links cannot be made."""
-    parts = Path(source).parts
-    if "c" in parts[-6:] and {POSITION, LABELS} & set(parts[-6:]):
-        try:
-            return os.link(source, target)
-        except OSError:
-            pass
-    shutil.copy2(source, target)
-    return None

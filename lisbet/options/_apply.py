@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from lisbet.config import (
-    Dataset,
-)
+from lisbet.config import DataPath, Dataset
 from lisbet.options._base import (
     LABEL_READER_NAMES,
     READER_NAMES,
@@ -36,7 +34,9 @@ class ExportOptions(Options):
 class InferenceOptions(DataOptions):
     """What applying a model to recordings takes."""
 
-    data_path: Path = positional("folder of recordings: every folder in it with a tracking file")
+    data_path: DataPath = positional(
+        "folder of recordings: every folder in it with a tracking file"
+    )
     model_path: Path = positional("the model's model_config.yml")
     weights_path: Path = positional("its weights, such as weights/weights_last.pt")
     data_format: DataFormat = option(

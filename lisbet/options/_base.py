@@ -21,6 +21,7 @@ from lisbet.config import (
     AS_TEXT,
     WORDS_AS_TEXT,
     Config,
+    DataPath,
     Hours,
     Interval,
     Renames,
@@ -102,6 +103,11 @@ AnnotationFormat = Annotated[
 ]
 Paths = Annotated[
     tuple[Annotated[Path, AfterValidator(require_no_comma)], ...],
+    BeforeValidator(split_paths),
+    WORDS_AS_TEXT,
+]
+DataPaths = Annotated[
+    tuple[Annotated[DataPath, AfterValidator(require_no_comma)], ...],
     BeforeValidator(split_paths),
     WORDS_AS_TEXT,
 ]

@@ -1,11 +1,10 @@
 """The options of what is done with datasets."""
 
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import model_validator
 
-from lisbet.config import Dataset
+from lisbet.config import DataPath, Dataset
 from lisbet.errors import ConfigError
 from lisbet.options._base import (
     LABEL_READER_NAMES,
@@ -21,7 +20,9 @@ from lisbet.options._base import (
 class FolderOptions(DataOptions):
     """A folder of recordings, with or without annotations."""
 
-    data_path: Path = positional("folder of recordings: every folder in it with a tracking file")
+    data_path: DataPath = positional(
+        "folder of recordings: every folder in it with a tracking file"
+    )
     data_format: DataFormat = option(
         "movement", "format of the tracking files", group="data", known=READER_NAMES
     )
@@ -50,7 +51,7 @@ class ConvertOptions(FolderOptions):
     betman train_model --data_format=zarr datasets/mice.zarr
     """
 
-    target: Path = positional("the store to write, such as datasets/mice.zarr, or its address")
+    target: DataPath = positional("the store to write, such as datasets/mice.zarr, or its address")
     workers: int | None = option(
         None,
         "processes that read; each holds a recording or two in memory; default: one for each core",

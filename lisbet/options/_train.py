@@ -30,10 +30,10 @@ from lisbet.options._base import (
     Augmentations,
     DataFormats,
     DataOptions,
+    DataPaths,
     HoursText,
     IntervalText,
     LaunchOptions,
-    Paths,
     Preset,
     SettingsText,
     SizeText,
@@ -46,7 +46,7 @@ from lisbet.options._base import (
 class TrainingOptions(DataOptions):
     """What is trained on what, and how; not where."""
 
-    data_path: Paths = positional(
+    data_path: DataPaths = positional(
         "folder of recordings: every folder in it with a tracking file; or several, comma separated"
     )
     data_format: DataFormats = option(
