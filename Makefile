@@ -5,8 +5,12 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 DEMO ?= demo
+MINIMUM ?= .venv-minimum
+MINIMUM_EXTRAS := deepspeed remote tensorboard wandb
+comma := ,
+space := $() $()
 
-.PHONY: demo test test-slurm test-containers lint lock clean
+.PHONY: demo test test-minimum test-slurm test-containers lint lock clean
 
 demo: $(VENV)/.installed
 	PATH="$(abspath $(BIN)):$$PATH" sh benchmarks/demo.sh $(DEMO)
@@ -20,6 +24,10 @@ lint: $(VENV)/.installed-all
 	$(BIN)/mypy
 	$(BIN)/hadolint containers/Dockerfile
 	$(BIN)/shellcheck launch/slurm/*.sbatch containers/*.sh benchmarks/*.sh .ci/run
+
+# With the oldest versions that pyproject.toml allows. They warn of what newer ones have changed.
+test-minimum: $(MINIMUM)/.installed
+	$(MINIMUM)/bin/python -m pytest -W default
 
 # On a SLURM cluster of two nodes that the tests start here: apt-get install slurm-wlm munge iproute2
 test-slurm: $(VENV)/.installed-all
@@ -48,5 +56,14 @@ $(VENV)/.installed-all: $(VENV)/.installed
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --editable '.[all]'
 	touch $@
 
+$(MINIMUM)/.installed: pyproject.toml tests/minimum_versions.py
+	$(PYTHON) -m venv $(MINIMUM)
+	$(PYTHON) tests/minimum_versions.py $(MINIMUM_EXTRAS) > $(MINIMUM)/constraints.txt
+	$(MINIMUM)/bin/python -m pip install --quiet "$(TORCH)"
+	DS_BUILD_OPS=0 $(MINIMUM)/bin/python -m pip install --quiet \
+		--constraint $(MINIMUM)/constraints.txt --editable ".[$(subst $(space),$(comma),$(MINIMUM_EXTRAS))]" \
+		hatchling hypothesis pytest 'moto[server]' 'aiobotocore[boto3]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+	rm -rf $(VENV) $(MINIMUM) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

@@ -1,6 +1,7 @@
 """One odd recording does not decide for the others, also if it comes first."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -12,7 +13,7 @@ from conftest import names, walk, write_dataset, write_recording
 from lisbet.cli import main
 from lisbet.config import Dataset
 from lisbet.data.labels import LABEL_READERS
-from lisbet.data.load import load_records
+from lisbet.data.load import find_sources, load_records
 from lisbet.data.majority import read_usual, usual_features
 from lisbet.data.readers import READERS
 from lisbet.errors import DataError
@@ -151,3 +152,15 @@ def test_names_of_annotations_are_those_of_the_labels(real):
         reader = LABEL_READERS[kind]
         labels = reader.read(file, 20_000, 30.0)
         assert sorted(reader.names(file)) == sorted(labels.behaviors)
+
+
+def test_an_annotation_format_that_only_reads_whole_files(place, monkeypatch):
+    """As formats from other packages may."""
+    annotate({"r0": "b,0,0.1\n", "r1": "a,0,0.1\n", "r2": "", "a_first": ""})
+    reader = replace(LABEL_READERS["csv_events"], names=None)
+    monkeypatch.setattr("lisbet.data.majority.LABEL_READERS", {"csv_events": reader})
+    dataset = Dataset(path=place / "data", format="movement", annotations="csv_events")
+    files = [source.files for source in find_sources(dataset)]
+    usual = read_usual(files, dataset, DataOptions())
+    assert usual is not None
+    assert (usual.behaviors, usual.holders) == (("a", "b"), "3 of 4 recordings have")

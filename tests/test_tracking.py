@@ -197,7 +197,8 @@ def test_wandb_sync_makes_one_curve_of_the_pieces(place, monkeypatch):
     server = WandbServer()
     folders = sorted(map(str, (place / "models/a/wandb").glob("offline-run-*")))
     done = subprocess.run(
-        [Path(sys.executable).with_name("wandb"), "sync", "--yes", *folders],
+        [Path(sys.executable).with_name("wandb"), "sync", *folders],
+        input="y\n",  # newer releases ask; --yes is unknown to older ones
         env={**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip

@@ -90,10 +90,8 @@ def read_usual(
         try:
             features.append(_features(files, dataset, options))
             if dataset.annotations is not None:
-                reader = LABEL_READERS[dataset.annotations]
-                (file,) = reader.find(files[0].parent)
-                names = reader.names(file)
-                if reader.events:
+                names = _behaviors(files, dataset, options)
+                if LABEL_READERS[dataset.annotations].events:
                     events.update(names)
                 else:
                     listed[names] += 1
@@ -117,3 +115,16 @@ def _features(files: tuple[Path, ...], dataset: Dataset, options: DataOptions) -
     if options.rename_coords is not None:
         record = renamed(record, options.rename_coords)
     return record.features
+
+
+def _behaviors(files: tuple[Path, ...], dataset: Dataset, options: DataOptions) -> tuple[str, ...]:
+    """Return the behaviours that the annotations of a recording name."""
+    assert dataset.annotations is not None
+    reader = LABEL_READERS[dataset.annotations]
+    (file,) = reader.find(files[0].parent)
+    if reader.names is not None:
+        return reader.names(file)
+    read = READERS[dataset.format].read
+    assert read is not None
+    record = from_dataset("", files[0], read(list(files)), options.fps)
+    return reader.read(file, record.frames, record.fps or options.fps).behaviors

@@ -45,17 +45,18 @@ class LabelReader:
     read : callable
         ``read(file, frames, fps)`` reads one file of a recording with so many frames, at so many
         per second (None if unknown). Raises DataError, OSError or ValueError when it cannot.
-    names : callable
-        ``names(file)`` returns the behaviours that a file names, without regard to its frames.
     events : bool
         Whether files list what happened, so that a behaviour that never did is not in them. Else
         they name every behaviour, and all files must name the same.
+    names : callable, optional
+        ``names(file)`` returns the behaviours that a file names, without regard to its frames;
+        default: the whole recording is read for them.
     """
 
     patterns: tuple[str, ...]
     read: Callable[[Path, int, float | None], Labels]
-    names: Callable[[Path], tuple[str, ...]]
     events: bool = False
+    names: Callable[[Path], tuple[str, ...]] | None = None
 
     def find(self, folder: Path) -> list[Path]:
         """List the annotation files of a recording's folder."""
