@@ -284,7 +284,8 @@ class _Reductions:
     """Two processes that add their numbers up, as training does with gradients."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="doctor-"))
+        self._place = tempfile.TemporaryDirectory(prefix="doctor-")
+        self.folder = Path(self._place.name)
         self.started = time.monotonic()
         self.jobs = {"gloo": self._start("gloo", 2)}
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -318,7 +319,7 @@ class _Reductions:
                     failed[backend] = (said.strip() or "killed").splitlines()[-1][:200]
             if backend not in failed:
                 fine.append(f"{backend} among {len(jobs)}")
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._place.cleanup()
         if failed:
             text = "; ".join(f"{backend} failed: {said}" for backend, said in failed.items())
             return Finding(
