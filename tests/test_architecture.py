@@ -21,7 +21,7 @@ ROOMS = [  # from top to bottom; rooms on one line do not know each other
     ["config"],
     ["drawing", "history_page"],
     ["registry", "publish", "allocator", "yaml_files", "processes"],
-    ["errors"],
+    ["errors", "redact"],
     ["__init__"],
 ]
 ROOT = Path(lisbet.__file__).parent
