@@ -50,7 +50,7 @@ def read_yaml(path: Path, *, largest: int = LARGEST) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         _require_bounded(text)
-        raw = yaml.load(text, Loader=_LOADER)
+        raw = _LOADER(text).get_single_data()
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         reason = " ".join(str(error).split())[:500]
         raise ConfigError(f"{path} is not YAML: {reason}") from error

@@ -84,7 +84,7 @@ def test_odd_sizes(place, model, capsys):
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        (("backbone", "num_layers"), 256),  # all within their bounds, but not in the weights
+        (("backbone", "num_layers"), 64),  # all within their bounds, but not in the weights
         (("backbone", "hidden_dim"), 65536),
         (("backbone", "max_length"), 65536),
         (("out_heads",), {f"h{n}": MODEL["out_heads"]["cons"] for n in range(1000)}),

@@ -239,7 +239,7 @@ def _check_pickle(content: Any, path: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of pickles that it then refuses
-            torch.load(content, map_location="meta")
+            torch.load(content, map_location="meta", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a damaged file makes the unpickler raise almost anything
