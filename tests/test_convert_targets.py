@@ -17,6 +17,7 @@ from lisbet.cli import main
 from lisbet.config import Dataset
 from lisbet.core import address, folders
 from lisbet.core.address import parse_data_path
+from lisbet.core.files import write_text
 from lisbet.core.write_log import LOG
 from lisbet.data import destination, remote, store, writer
 from lisbet.data.load import load_records
@@ -230,6 +231,19 @@ def test_what_is_not_ours_survives(words, log, place):
     convert("t.zarr", "--overwrite")
     again = {name for name in everything() if name.startswith("t.zarr/") and Path(name).is_file()}
     assert again == ours
+
+
+def test_a_store_of_version_01_that_results_were_written_to(place):
+    make_old("--overwrite", log=False)
+    write_text(Path("t.zarr/plot.svg"), "plot")  # begins a log of another kind
+    convert("t.zarr", "--overwrite")
+    assert lengths("t.zarr") == NEW
+
+
+def test_folders_on_the_way_are_made(place):
+    convert("new/deep/t.zarr")
+    assert lengths("new/deep/t.zarr") == NEW
+    assert os.listdir("new/deep") == ["t.zarr"]
 
 
 def test_a_damaged_store_is_replaced(place, capsys):

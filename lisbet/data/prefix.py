@@ -4,8 +4,6 @@ import json
 from functools import cached_property
 from typing import Any
 
-from fsspec.core import url_to_fs
-
 from lisbet.data.store import METADATA, is_own_key, sibling_of
 
 
@@ -23,6 +21,8 @@ class Prefix:
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
+        from fsspec.core import url_to_fs
+
         files, path = url_to_fs(self.address)
         return files, path.rstrip("/")
 
