@@ -415,6 +415,9 @@ def test_an_object_store(place, bucket, capsys):
     for words in ([], ["--overwrite"]):
         main(["convert_dataset", *words, "--workers=1", "--data_scale=100x100", "data", target])
         assert [record.id for record in read(Path(target))] == ["r0", "r1", "r2", "r3"]
+    write_recording(Path("data") / "r9", walk(70, names(), 9), names())
+    main(["convert_dataset", "--append", "--workers=1", "--data_scale=100x100", "data", target])
+    assert [record.frames for record in read(Path(target))] == [*LENGTHS, 70]
     assert s3fs.S3FileSystem().cat_file(f"{target}/position/notes.txt") == b"theirs"
     assert s3fs.S3FileSystem().ls("lab", refresh=True) == ["lab/mice.zarr"]
     said = refused(capsys, "convert_dataset", "data", bucket)

@@ -17,6 +17,7 @@ from lisbet.cli import main
 from lisbet.config import Dataset
 from lisbet.core import address, folders
 from lisbet.core.address import parse_data_path
+from lisbet.core.files import write_text
 from lisbet.core.write_log import LOG
 from lisbet.data import destination, remote, store, writer
 from lisbet.data.load import load_records
@@ -26,15 +27,18 @@ from lisbet.options import DataOptions
 
 ALL = bool(os.environ.get("LISBET_ALL_CRASHES"))
 """Take every point of failure; without it, the suite takes some, spread over all."""
-OLD, NEW = [30, 25], [30, 25, 20]
-"""Frames of the recordings of an earlier store, and of the one that replaces it."""
+NEW = [30, 25, 20]
+"""Frames of the recordings of a store."""
+OLD = {"--append": [30, 25], "--overwrite": [25, 40]}
+"""Frames of those of an earlier store, which is added to, or replaced by one of other frames."""
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
     write_dataset(tmp_path / "data", NEW)
+    write_dataset(tmp_path / "--overwrite", OLD["--overwrite"])
     for name in ("r0", "r1"):
-        shutil.copytree(tmp_path / "data" / name, tmp_path / "less" / name)
+        shutil.copytree(tmp_path / "data" / name, tmp_path / "--append" / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(store.new_arrays, "__kwdefaults__",
                         {"shard_bytes": 1024, "chunk_bytes": 1024})  # fmt: skip
@@ -177,7 +181,7 @@ def test_an_address_of_a_local_file_is_its_path(place):
     assert lengths(Path("t.zarr")) == NEW
     main(["dataset_info", "--data_format=zarr", f"file://{here}/t.zarr"])
     assert Dataset(path=f"file://{here}/t.zarr", format="zarr").path == here / "t.zarr"
-    assert sorted(os.listdir()) == ["data", "less", "t.zarr"]
+    assert sorted(os.listdir()) == ["--append", "--overwrite", "data", "t.zarr"]
 
 
 def test_addresses():
@@ -195,9 +199,9 @@ def test_addresses():
 # What is not ours in the folder of a store --------------------------------------------------------
 
 
-def make_old(target: str, *, log: bool = True) -> dict[str, str]:
+def make_old(words: str, target: str = "t.zarr", *, log: bool = True) -> dict[str, str]:
     """Write an earlier store, with files of its owner; return these."""
-    convert(target, data="less")
+    convert(target, data=f"./{words}")
     own = {"notes.txt": "mine", ".git/objects/ab": "mine", "position/thesis.tex": "mine"}
     for name, text in own.items():
         path = Path(target, name)
@@ -215,7 +219,7 @@ def kept(target: str, own: dict[str, str]) -> bool:
 @pytest.mark.parametrize("log", [True, False], ids=["", "of version 0.1"])
 @pytest.mark.parametrize("words", ["--overwrite", "--append"])
 def test_what_is_not_ours_survives(words, log, place):
-    own = make_old("t.zarr", log=log)
+    own = make_old(words, log=log)
     Path(".t.zarr.partial").mkdir()  # somebody's
     Path(".t.zarr.journal").write_text("theirs")
     before = everything("t.zarr")
@@ -227,6 +231,19 @@ def test_what_is_not_ours_survives(words, log, place):
     convert("t.zarr", "--overwrite")
     again = {name for name in everything() if name.startswith("t.zarr/") and Path(name).is_file()}
     assert again == ours
+
+
+def test_a_store_of_version_01_that_results_were_written_to(place):
+    make_old("--overwrite", log=False)
+    write_text(Path("t.zarr/plot.svg"), "plot")  # begins a log of another kind
+    convert("t.zarr", "--overwrite")
+    assert lengths("t.zarr") == NEW
+
+
+def test_folders_on_the_way_are_made(place):
+    convert("new/deep/t.zarr")
+    assert lengths("new/deep/t.zarr") == NEW
+    assert os.listdir("new/deep") == ["t.zarr"]
 
 
 def test_a_damaged_store_is_replaced(place, capsys):
@@ -280,7 +297,7 @@ def test_a_kill_at_any_step_loses_nothing(way, words, place, monkeypatch):
     """After it there is a complete store under the name, or after the next start of anything."""
     if way == "two renames":
         monkeypatch.setattr(folders, "exchange", lambda one, other: False)
-    own = make_old("t.zarr")
+    own = make_old(words)
     os.rename("t.zarr", "kept")
     shutil.copytree("kept", "t.zarr")
     with monkeypatch.context() as patched:
@@ -295,11 +312,11 @@ def test_a_kill_at_any_step_loses_nothing(way, words, place, monkeypatch):
             with pytest.raises(KilledError):
                 convert("t.zarr", words)
         if way == "exchange":
-            assert lengths("t.zarr") in (OLD, NEW), point
+            assert lengths("t.zarr") in (OLD[words], NEW), point
         convert("t.zarr", words)
         assert lengths("t.zarr") == NEW, point
         assert kept("t.zarr", own), point
-        assert sorted(os.listdir()) == ["data", "kept", "less", "t.zarr"], point
+        assert sorted(os.listdir()) == ["--append", "--overwrite", "data", "kept", "t.zarr"], point
 
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -307,7 +324,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full disk", "interrupt"])
 def test_an_error_in_the_middle_keeps_what_can_be_continued(error, place, monkeypatch, capsys):
-    own = make_old("t.zarr")
+    own = make_old("--overwrite")
     before = everything()
     real, calls = zarr.Array.__setitem__, []
 
@@ -328,7 +345,7 @@ def test_an_error_in_the_middle_keeps_what_can_be_continued(error, place, monkey
     assert "an interrupted conversion goes on" in capsys.readouterr().err
     assert lengths("t.zarr") == NEW
     assert kept("t.zarr", own)
-    assert sorted(os.listdir()) == ["data", "less", "t.zarr"]
+    assert sorted(os.listdir()) == ["--append", "--overwrite", "data", "t.zarr"]
 
 
 def test_a_second_conversion_is_told_who_writes(place, capsys, monkeypatch):
@@ -380,6 +397,10 @@ class FailingFileSystem(MemoryFileSystem):
         self.call()
         return super().cp_file(one, other, **more)
 
+    def cat_file(self, path, **more):
+        self.call()
+        return super().cat_file(path, **more)
+
     def find(self, path, *more, **named):
         self.call()
         return super().find(path, *more, **named)
@@ -427,7 +448,7 @@ def test_a_prefix_of_somebody_else_is_refused(objects, capsys):
 
 @pytest.mark.parametrize("words", ["--overwrite", "--append"])
 def test_foreign_keys_survive(words, objects):
-    convert(TARGET, data="less")
+    convert(TARGET, data=f"./{words}")
     foreign(objects)
     count = foreign_keys(objects)
     convert(TARGET, words)
@@ -444,12 +465,15 @@ def complete_stores(objects) -> dict[str, list[int] | None]:
             if (found := lengths(f"failing://{prefix}")) is not None}  # fmt: skip
 
 
+# Zarr leaves coroutines of other keys behind when one fails.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("gone", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("words", ["", "--overwrite", "--append"])
 def test_a_failure_at_any_call_leaves_a_complete_store(words, gone, objects, capsys, monkeypatch):
     """And the same command finishes; keys of somebody else stay."""
     if words:
-        convert(TARGET, data="less")
+        convert(TARGET, data=f"./{words}")
         foreign(objects)
     before = {key: value.getvalue() for key, value in objects.items()}
     files, _ = fsspec.core.url_to_fs(TARGET)
@@ -472,14 +496,15 @@ def test_a_failure_at_any_call_leaves_a_complete_store(words, gone, objects, cap
             assert end.code == 2
         FailingFileSystem.point = 0
         said = capsys.readouterr().err
-        assert failed == 2 or not gone, said
         assert "Traceback" not in said
         stores = complete_stores(objects)
+        if not failed:
+            assert stores["lab/t.zarr"] == NEW
         if words:
             assert stores, (point, said)
         if words == "--append":
             assert stores == {"lab/t.zarr": stores["lab/t.zarr"]}
-            assert stores["lab/t.zarr"] in (OLD, NEW)
+            assert stores["lab/t.zarr"] in (OLD[words], NEW)
         for prefix in set(stores) - {"lab/t.zarr"}:
             if "lab/t.zarr" not in stores:
                 assert f"The complete new store is at failing://{prefix}" in said, (point, said)
@@ -495,7 +520,7 @@ def test_a_failure_at_any_call_leaves_a_complete_store(words, gone, objects, cap
 def test_two_conversions_to_one_address(words, objects, capsys, monkeypatch):
     """The second is refused if the first can be seen; else one of them stops."""
     if words:
-        convert(TARGET, data="less")
+        convert(TARGET, data=f"./{words}")
     said = []
 
     def second(self, real=writer.Writer._write_shard):
@@ -511,6 +536,25 @@ def test_two_conversions_to_one_address(words, objects, capsys, monkeypatch):
     assert f"is being written by process {os.getpid()} on" in said[1]
     assert "was taken over by" in last or "was written by another process meanwhile" in last
     assert complete_stores(objects)["lab/t.zarr"] == NEW
+
+
+def test_a_bad_recording_leaves_an_address_as_it_was(objects, capsys):
+    for words in ("", "--overwrite", "--append"):
+        if words:
+            convert(TARGET, data=f"./{words}")
+        before = {key: value.getvalue() for key, value in objects.items()}
+        bad = Path("data/r2/tracking.nc")
+        content = bad.read_bytes()
+        bad.write_bytes(b"nothing")
+        assert "r2: tracking.nc cannot be read" in refused(capsys, TARGET, *filter(None, [words]))
+        now = {key: value.getvalue() for key, value in objects.items()}
+        bad.write_bytes(content)
+        assert {key: now.get(key) for key in before if key != "/lab/t.zarr/zarr.json"} == {
+            key: value for key, value in before.items() if key != "/lab/t.zarr/zarr.json"
+        }  # fmt: skip
+        assert now.keys() == before.keys()
+        assert complete_stores(objects) == ({"lab/t.zarr": OLD[words]} if words else {})
+        objects.clear()
 
 
 def test_the_mark_of_an_unfinished_store(objects, capsys, monkeypatch):
@@ -532,8 +576,8 @@ def test_the_mark_of_an_unfinished_store(objects, capsys, monkeypatch):
 
 def test_recordings_are_added_often(place):
     """The table of recordings grows in chunks; readers of the old one find theirs."""
-    convert("t.zarr", data="less")
+    convert("t.zarr", data="./--append")
     for number in range(2, 5):
-        write_recording(Path("less") / f"r{number}", walk(20, names(), number), names())
-        convert("t.zarr", "--append", data="less")
+        write_recording(Path("--append") / f"r{number}", walk(20, names(), number), names())
+        convert("t.zarr", "--append", data="./--append")
     assert lengths("t.zarr") == [30, 25, 20, 20, 20]

@@ -14,15 +14,26 @@ from lisbet.core import folders as folders_module
 from lisbet.core import lock as lock_module
 from lisbet.core import rename
 from lisbet.core.files import (
+    append_text,
     claim,
+    copy_files,
     remove_file,
     require_writable,
     rewrite_text,
     write_file,
     write_text,
 )
-from lisbet.core.folders import kept, recover, remove_own, write_folder
-from lisbet.core.lock import LockedError, locked, require_unlocked
+from lisbet.core.folders import (
+    kept,
+    new_folder,
+    publish_folder,
+    recover,
+    remove_own,
+    remove_unfinished,
+    unfinished_folders,
+    write_folder,
+)
+from lisbet.core.lock import LockedError, has_ended, locked, require_unlocked, this_holder
 from lisbet.core.write_log import LOG, WriteLog
 from lisbet.errors import OutputError
 
@@ -148,6 +159,38 @@ def test_files_that_grow_or_change_often(tmp_path):
         claim(other, tmp_path)
 
 
+def test_text_is_appended_to_own_files_only(tmp_path):
+    path = tmp_path / "journal"
+    append_text(path, "one\n", tmp_path)
+    append_text(path, "two\n", tmp_path)
+    assert path.read_text() == "one\ntwo\n"
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / "link").symlink_to("theirs")
+    for name in ("theirs", "link"):
+        with pytest.raises(OutputError, match=name):
+            append_text(tmp_path / name, "ours", tmp_path)
+    assert (tmp_path / "theirs").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_files_that_never_change_are_linked(links, tmp_path, monkeypatch):
+    def refuse(*paths):
+        raise OSError(errno.EPERM, "no links")
+
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    for name in ("shard", "table", "notes"):
+        (tmp_path / "a" / "deep" / name).write_text(name)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    names = ["deep/shard", "deep/table"]
+    copy_files(tmp_path / "a", tmp_path / "b", names, linked=lambda name: "shard" in name)
+    assert everything(tmp_path / "b") == {
+        "deep": "", "deep/shard": "shard", "deep/table": "table"
+    }  # fmt: skip
+    same = [(tmp_path / "a" / name).samefile(tmp_path / "b" / name) for name in names]
+    assert same == [links, False]
+
+
 def test_only_own_files_are_removed(tmp_path):
     write_text(tmp_path / "own", "")
     (tmp_path / "theirs").write_text("")
@@ -271,6 +314,53 @@ def test_a_crash_at_any_rename_loses_neither(keep_old, tmp_path, system, monkeyp
     assert not killed
 
 
+def test_an_unfinished_folder_can_be_found_again(tmp_path):
+    path = tmp_path / "m"
+    unfinished, other = new_folder(path, "store"), new_folder(path, "model")
+    (unfinished / "half").touch()
+    (tmp_path / ".m.abcdefgh.partial").mkdir()  # somebody's
+    recover(path, frozenset({"store"}))
+    assert not other.exists()
+    assert unfinished_folders(path, "store") == [unfinished]
+    publish_folder(unfinished, path)
+    assert unfinished_folders(path, "store") == []
+    remove_unfinished(path)  # it is finished
+    assert everything(tmp_path) == {".m.abcdefgh.partial": "", "m": "", "m/half": ""}
+    recover(path)
+    remove_unfinished(new_folder(path, "store"))
+    assert sorted(os.listdir(tmp_path)) == [".m.abcdefgh.partial", "m"]
+
+
+def test_a_finished_folder_waits_where_somebody_took_its_name(tmp_path, monkeypatch):
+    new = new_folder(tmp_path / "m", "store")
+    (new / "ours").touch()
+    WriteLog(new).add(new / "ours")
+    WriteLog(new).complete()
+    (tmp_path / "m").mkdir()
+    recover(tmp_path / "m")
+    assert (new / "ours").exists()
+    (tmp_path / "m").rmdir()
+    recover(tmp_path / "m")
+    assert everything(tmp_path) == {"m": "", "m/ours": ""}
+
+
+def test_a_crash_while_a_folder_without_an_end_is_replaced(tmp_path, monkeypatch):
+    """A run's log need not say that it is complete; what is not ours in it is kept."""
+
+    def killed(*words):
+        raise KeyboardInterrupt
+
+    (tmp_path / "m").mkdir()
+    WriteLog(tmp_path / "m").begin("model")
+    (tmp_path / "m" / "notes").write_text("mine")
+    with monkeypatch.context() as patched:
+        patched.setattr(folders_module, "move_foreign", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "m", "new")
+    recover(tmp_path / "m")
+    assert everything(tmp_path) == {"m": "", "m/new": "new", "m/notes": "mine"}
+
+
 def test_folders_are_readable_by_others(tmp_path):
     write(tmp_path / "folder", "a")
     (tmp_path / "plain").mkdir()
@@ -365,6 +455,18 @@ def test_a_lock_of_another_machine_is_watched(tmp_path, monkeypatch):
     with pytest.raises(LockedError, match="process 1 on elsewhere"), locked(tmp_path / "m"):
         pass
     assert path.exists()
+
+
+def test_whether_a_holder_has_ended(monkeypatch):
+    holder = this_holder("token")
+    assert holder["token"] == "token"
+    assert has_ended(holder) is False
+    assert has_ended(holder | {"started": 1.0}) is True
+    assert has_ended(holder | {"host": "elsewhere"}) is None
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    holder = this_holder("token") | {"host": "elsewhere"}
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert has_ended(holder) is True
 
 
 def test_a_requeued_job_takes_its_own_lock_over_at_once(tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ def _existing(options: ConvertOptions, destination: Destination) -> Store | None
     try:
         return Store.open(options.target)
     except DataError as error:
-        raise OutputError(f"{error}; replace it with --overwrite") from error
+        raise OutputError(f"{error}. If it is damaged, replace it with --overwrite") from error
 
 
 def _other_preparation(place: str, was: dict[str, Any], now: dict[str, Any]) -> str:

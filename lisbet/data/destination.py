@@ -230,8 +230,8 @@ def adopt(folder: Path) -> None:
     The caller has found the mark.
     """
     notes = WriteLog(folder)
-    if notes.kind is None or (notes.kind == KIND and not notes.known.complete):
-        notes.begin(KIND)
+    if notes.kind != KIND or not notes.known.complete:
+        notes.add_many([{"kind": KIND}])  # also where another command has begun a log since
         note_own_files(folder)
         notes.complete()
 

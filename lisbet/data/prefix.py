@@ -4,9 +4,7 @@ import json
 from functools import cached_property
 from typing import Any
 
-from fsspec.core import url_to_fs
-
-from lisbet.data.store import METADATA, is_own_key
+from lisbet.data.store import METADATA, is_own_key, sibling_of
 
 
 class Prefix:
@@ -23,6 +21,8 @@ class Prefix:
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
+        from fsspec.core import url_to_fs
+
         files, path = url_to_fs(self.address)
         return files, path.rstrip("/")
 
@@ -104,7 +104,7 @@ class Prefix:
 
     def sibling(self, token: str) -> "Prefix":
         """Return the prefix beside this one that a new store is written to."""
-        return Prefix(f"{self.address}.partial-{token}")
+        return Prefix(sibling_of(self.address, token))
 
     def siblings(self) -> list["Prefix"]:
         """Return the prefixes beside this one that `sibling` made, of this and other processes."""
@@ -114,7 +114,7 @@ class Prefix:
             found = files.ls(path.rpartition("/")[0], detail=False)
         except FileNotFoundError:
             return []
-        start = f"{path}.partial-"
+        start = sibling_of(path, "")
         names = sorted(name.rstrip("/") for name in found)
         return [self.sibling(name.removeprefix(start)) for name in names
                 if name.startswith(start)]  # fmt: skip

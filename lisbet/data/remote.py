@@ -68,6 +68,10 @@ class RemoteDestination(Destination):
         self._request = ""
         self._first_shard = 0
         self._begun = False
+        self._complete_copy: str | None = None
+        """Where a complete store lies that is being copied to the address."""
+        self._name = _digest(self.there.address.encode())
+        """Names the address in the stores that are written for it; it may hold a password."""
 
     # Order ----------------------------------------------------------------------------------------
 
@@ -83,19 +87,19 @@ class RemoteDestination(Destination):
             raise
         except Exception as error:  # of the network, of an account, of a library
             words = " ".join(str(error).split()) or type(error).__name__
+            words += " (pip install 'lisbet[remote]')" if isinstance(error, ImportError) else ""
             raise OutputError(f"{self.place} cannot be written: {words}.{self._state()}") from error
         finally:
             _ACTIVE.discard(self.token)
 
     def _state(self) -> str:
-        """Say what is left after an error."""
-        with suppress(Exception):
-            if self.work is not self.there and _format(self.work.attributes()) == MARK:
-                return (
-                    f" The complete new store is at {self.work.address}; give the same command "
-                    "again to finish"
-                )
-        if self._begun and self._root is not None and self._complete_before():
+        """Say what is left after an error; the store may be out of reach, so nothing is read."""
+        if self._complete_copy is not None:
+            return (
+                f" The complete new store is at {self._complete_copy}; give the same command again "
+                "to finish"
+            )
+        if self._begun and self._complete_before():
             return " The store that was there is as it was; give the same command again"
         return " Give the same command again"
 
@@ -141,14 +145,14 @@ class RemoteDestination(Destination):
         self.require_target()
         root = self.there.root()
         attributes = _attributes(root)
-        self._require_ended(attributes.get("appending") or attributes.get("process"))
+        self._require_ended(_holder(attributes))
         source, done = attributes.get("copied_from"), None
         for prefix in self.there.siblings():
             found = prefix.attributes() or {}
             staged = found.get("staged") or found
-            if staged.get("for") != self.place:
+            if staged.get("for") != self._name:
                 continue  # not ours
-            holder = staged.get("process") or {}
+            holder = _holder(staged)
             self._require_ended(holder)
             if _format(found) == MARK and (
                 root is None or prefix.address == source or staged.get("replaces") == _digest(root)
@@ -165,9 +169,9 @@ class RemoteDestination(Destination):
                 )  # fmt: skip
         return done
 
-    def _require_ended(self, holder: Any) -> None:
+    def _require_ended(self, holder: dict[str, Any]) -> None:
         """Refuse to go on if a process that can be seen from here still writes."""
-        if not isinstance(holder, dict) or has_ended(holder) is not False:
+        if has_ended(holder) is not False:
             return
         if holder.get("pid") != os.getpid() or holder.get("token") in _ACTIVE:
             raise LockedError(
@@ -180,6 +184,12 @@ class RemoteDestination(Destination):
     def begin(self, request: dict[str, Any], old: Store | None) -> list[dict[str, Any]]:
         """Write the mark of an unfinished store; see `Destination.begin`."""
         self._request = request_of(request)
+        holder = _holder(_attributes(self._root))
+        if holder and has_ended(holder) is None:
+            log.warning(
+                "%s was being written by %s, which cannot be seen from here; it is taken over",
+                self.place, describe(holder),
+            )  # fmt: skip
         if old is not None:
             array = old.group[POSITION]
             self._first_shard = -(-array.shape[0] // array.shards[0])
@@ -202,8 +212,7 @@ class RemoteDestination(Destination):
 
     def require_held(self) -> None:
         """Refuse to go on if the mark of this process was replaced by another's."""
-        found = self.work.attributes() or {}
-        holder = found.get("appending") or found.get("process") or {}
+        holder = _holder(self.work.attributes() or {})
         if holder.get("token") != self.token:
             self._begun = False  # what is there belongs to the other one
             who = describe(holder) if holder else "another process, which has ended"
@@ -219,7 +228,7 @@ class RemoteDestination(Destination):
             write_metadata(self.group, finished_metadata(self.group, attributes))
         else:
             assert self._root is not None
-            staged = {"for": self.place, "request": self._request, "replaces": _digest(self._root),
+            staged = {"for": self._name, "request": self._request, "replaces": _digest(self._root),
                       "process": this_holder(self.token)}  # fmt: skip
             content = finished_metadata(self.group, attributes | {"staged": staged})
             write_metadata(self.group, content)
@@ -228,6 +237,7 @@ class RemoteDestination(Destination):
 
     def _publish(self, source: Prefix, expected: bytes | None) -> None:
         """Copy a complete store to the address, and remove it where it was."""
+        self._complete_copy = source.address
         content = source.root()
         assert content is not None
         if self.there.root() != expected:
@@ -236,7 +246,8 @@ class RemoteDestination(Destination):
                 f"store of this conversion is at {source.address} until the next conversion to "
                 "this place; copy it, if you need it"
             )
-        self.there.write(METADATA, self._mark(copied_from=source.address))
+        token = source.address.removeprefix(self.there.sibling("").address)
+        self.there.write(METADATA, self._mark(copied_from=token))
         keys = [key for key in source.own_keys() if key != METADATA]
         self.there.remove(sorted(set(self.there.own_keys()) - {*keys, METADATA}))
         for key in keys:
@@ -244,11 +255,17 @@ class RemoteDestination(Destination):
             self.there.copy(key, source)
         self._require_mark()
         self.there.write(METADATA, _without(content, "staged"))
-        source.remove_store(mark=self._mark())
+        self._complete_copy = None
+        try:
+            source.remove_store(mark=self._mark())
+        except Exception as error:  # of the network, of a library
+            log.warning(
+                "%s is complete, but %s beside it was not removed (%s); the next conversion to "
+                "this place removes it", self.place, source.address, error,
+            )  # fmt: skip
 
     def _require_mark(self) -> None:
-        found = self.there.attributes() or {}
-        if (found.get("process") or {}).get("token") != self.token:
+        if _holder(self.there.attributes() or {}).get("token") != self.token:
             raise LockedError(f"{self.place} was taken over by another process; this one stops")
 
     def give_up(self, *, keep: bool) -> bool:
@@ -271,7 +288,7 @@ class RemoteDestination(Destination):
 
     def _mark(self, **more: str) -> bytes:
         """Return the zarr.json of an unfinished store."""
-        attributes = {"format": UNFINISHED, "version": VERSION, "for": self.place,
+        attributes = {"format": UNFINISHED, "version": VERSION, "for": self._name,
                       "process": this_holder(self.token), "request": self._request}  # fmt: skip
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes | more}
         return json.dumps(group).encode()
@@ -292,6 +309,12 @@ def _format(attributes: dict[str, Any] | None) -> Any:
 
 def _attributes(content: bytes | None) -> dict[str, Any]:
     return {} if content is None else json.loads(content)["attributes"]
+
+
+def _holder(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return the process that writes a store, by its mark; empty if none does."""
+    holder = attributes.get("appending") or attributes.get("process")
+    return holder if isinstance(holder, dict) else {}
 
 
 def _with(content: bytes, **attributes: Any) -> bytes:

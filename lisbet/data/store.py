@@ -91,7 +91,7 @@ class Store:
             copy = group.attrs.get("copied_from")
             raise DataError(
                 f"{place_of(path)} is not complete: its conversion is running or was interrupted"
-                + (f"; a complete copy is at {copy}" if copy else "")
+                + (f"; a complete copy is at {sibling_of(place_of(path), copy)}" if copy else "")
                 + ". Give the same command of betman convert_dataset again"
             )
         if marked != (MARK, VERSION):
@@ -320,6 +320,11 @@ def write_metadata(group: Any, content: bytes) -> None:
     """Write the ``zarr.json`` of a store."""
     buffer = default_buffer_prototype().buffer.from_bytes(content)
     sync(group.store.set(METADATA, buffer))
+
+
+def sibling_of(place: str, token: str) -> str:
+    """Return the address beside a store's at which one that replaces it is written."""
+    return f"{place.rstrip('/')}.partial-{token}"
 
 
 def is_own_key(key: str) -> bool:
