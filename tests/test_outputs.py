@@ -164,7 +164,7 @@ def test_targets_are_checked_before_anything_is_read(here, refused, monkeypatch)
         raise AssertionError("this takes long")
 
     monkeypatch.setattr(model_dir, "read_weights", never)
-    monkeypatch.setattr(predict, "load_records", never)
+    monkeypatch.setattr(predict, "load_bank", never)
     assert "exists already" in refused("export_embedder", *OWN)
     said = refused("compute_embeddings", "data", *EMBEDDER)
     assert "results exist already: embeddings/r0/" in said
