@@ -16,6 +16,7 @@ from rich.progress import track
 from lisbet import model_dir
 from lisbet.allocator import keep_freed_memory
 from lisbet.config import Features, Window
+from lisbet.core import write_log
 from lisbet.core.files import require_writable, write_file
 from lisbet.core.results import require_result_files
 from lisbet.data.bank import Plan, gather
@@ -94,6 +95,7 @@ class Results:
     def __init__(self, folder: Path, name: str, overwrite: bool, accelerator: Accelerator) -> None:
         self.folder, self.name, self.overwrite = folder, name, overwrite
         self.is_main_process = accelerator.is_main_process
+        self.notes = write_log.WriteLog(folder)
 
     def require_before_reading(self, options: InferenceOptions) -> None:
         """Check what can be checked before weights and recordings are read.
@@ -128,7 +130,7 @@ class Results:
         process of this command wrote it meanwhile; or it was to be replaced.
         """
         path = self.folder / record_id / self.name
-        with write_file(path, root=self.folder, overwrite=True) as temporary:
+        with write_file(path, root=self.folder, overwrite=True, notes=self.notes) as temporary:
             table.to_csv(temporary)
 
 

@@ -164,7 +164,7 @@ def test_targets_are_checked_before_anything_is_read(here, refused, monkeypatch)
         raise AssertionError("this takes long")
 
     monkeypatch.setattr(model_dir, "read_weights", never)
-    monkeypatch.setattr(predict, "load_records", never)
+    monkeypatch.setattr(predict, "load_bank", never)
     assert "exists already" in refused("export_embedder", *OWN)
     said = refused("compute_embeddings", "data", *EMBEDDER)
     assert "results exist already: embeddings/r0/" in said
@@ -437,3 +437,19 @@ def test_a_log_is_begun_once(tmp_path):
     WriteLog(tmp_path).begin("outputs")
     assert WriteLog(tmp_path).kind == "outputs"
     assert list(WriteLog(tmp_path).known.files) == ["a"]
+
+
+def test_a_log_is_read_on_from_where_it_was(tmp_path):
+    notes, other = WriteLog(tmp_path), WriteLog(tmp_path)
+    notes.begin("outputs")
+    for name in ("a", "é", "c"):
+        other.add(tmp_path / name)
+        assert name in notes.known.files
+    with notes.path.open("ab") as stream:
+        stream.write(b'{"file": "cut o')
+    assert len(notes.known.files) == 3
+    other.add(tmp_path / "d")
+    assert set(notes.known.files) == {"a", "é", "c", "d"} == set(WriteLog(tmp_path).known.files)
+    notes.path.rename(tmp_path / "old")
+    notes.path.write_text("".join(f'{{"file": "x{n}"}}\n' for n in range(100)))
+    assert len(notes.known.files) == 100

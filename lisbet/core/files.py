@@ -30,7 +30,13 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 @contextmanager
-def write_file(path: Path, *, root: Path | None = None, overwrite: bool = False) -> Iterator[Path]:
+def write_file(
+    path: Path,
+    *,
+    root: Path | None = None,
+    overwrite: bool = False,
+    notes: WriteLog | None = None,
+) -> Iterator[Path]:
     """Write a file under a temporary name; it takes its own when the block ends without an error.
 
     Parameters
@@ -41,6 +47,8 @@ def write_file(path: Path, *, root: Path | None = None, overwrite: bool = False)
         The folder whose log notes the file: one that the file lies in or below; default: its own.
     overwrite : bool
         Whether a file that this program wrote is replaced.
+    notes : WriteLog, optional
+        The log of `root`, for a caller that writes many files.
 
     Yields
     ------
@@ -53,10 +61,10 @@ def write_file(path: Path, *, root: Path | None = None, overwrite: bool = False)
         If there is something else at `path`, or a file of ours that is not to be replaced.
     """
     root = path.parent if root is None else root
-    require_file_target(path, root=root, overwrite=overwrite)
+    notes = notes or WriteLog(root)
+    require_file_target(path, root=root, overwrite=overwrite, notes=notes)
     with naming_file(path):
         root.mkdir(parents=True, exist_ok=True)
-        notes = WriteLog(root)
         notes.begin("outputs")
         notes.make_folders(path.parent)
         temporary = temporary_name(path, NEW)
@@ -65,18 +73,18 @@ def write_file(path: Path, *, root: Path | None = None, overwrite: bool = False)
             yield temporary
             sync(temporary)
             notes.add(path, size=temporary.stat().st_size, sha256=hash_of(temporary))
-            _take_name(temporary, path, root)
+            _take_name(temporary, path, notes)
             sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def _take_name(temporary: Path, path: Path, root: Path) -> None:
+def _take_name(temporary: Path, path: Path, notes: WriteLog) -> None:
     """Rename a finished file; what came to its place meanwhile is replaced only if it is ours."""
     try:
         rename_new(temporary, path)
     except FileExistsError:
-        require_file_target(path, root=root, overwrite=True)
+        require_file_target(path, root=notes.root, overwrite=True, notes=notes)
         os.replace(temporary, path)
 
 

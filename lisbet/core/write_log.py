@@ -6,6 +6,7 @@ crash leaves no file of ours that is not recognised. Lines are only ever appende
 processes may write at the same time. A file that was changed since is no longer ours.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -59,8 +60,11 @@ class WriteLog:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.path = root / LOG
-        self._read = -1
         self._known = _Known()
+        self._file: tuple[int, int] | None = None
+        """Device and inode of the log that was read."""
+        self._read = 0
+        """Bytes of it that were read: lines are only ever appended."""
 
     # What it says ---------------------------------------------------------------------------------
 
@@ -71,15 +75,17 @@ class WriteLog:
             status = self.path.lstat()
             if not stat.S_ISREG(status.st_mode):
                 return _Known()
+            file = (status.st_dev, status.st_ino)
+            if file != self._file or status.st_size < self._read:
+                self._known, self._file, self._read = _Known(), file, 0
             if status.st_size != self._read:
-                text = self.path.read_text("utf-8", errors="replace")
-                self._known = _Known()
-                for line in text.splitlines():
-                    try:
+                with self.path.open("rb") as stream:
+                    stream.seek(self._read)
+                    lines, newline, _ = stream.read().rpartition(b"\n")
+                self._read += len(lines + newline)
+                for line in lines.split(b"\n"):
+                    with contextlib.suppress(ValueError):  # cut off by a crash
                         self._known.add(json.loads(line))
-                    except ValueError:  # cut off by a crash
-                        continue
-                self._read = status.st_size
         except OSError:
             return _Known()
         return self._known
