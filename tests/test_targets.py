@@ -167,26 +167,6 @@ SITUATIONS = (
     "nothing there", *ODD, *AT_TARGET, *AT_FOLDER, "inside the source", "around the source",
     "read-only folder", "unwritable parent",
 )  # fmt: skip
-XFAIL_UNTIL_MERGED = {
-    "train_model, existing file, --overwrite",
-    "train_model, existing file, --resume",
-    "train_model, foreign folder, --overwrite",
-    "train_model, ours with foreign files, --overwrite",
-    "train_model, link to folder, --overwrite",
-    "train_model, link to file, --overwrite",
-    "train_model, link to file, --resume",
-    "train_model, around the source, --overwrite",
-    "train_model, around the source, --resume",
-    "convert_dataset, nothing there",
-    "convert_dataset, nothing there, --overwrite",
-    "convert_dataset, ours with foreign files",
-    "convert_dataset, ours with foreign files, --overwrite",
-    "convert_dataset, dangling link",
-    "convert_dataset, dangling link, --overwrite",
-    "convert_dataset, link loop",
-    "convert_dataset, link loop, --overwrite",
-}
-"""Cells that fail until the commands that train and convert write with lisbet.core, too."""
 
 
 def matrix() -> list[object]:
@@ -196,8 +176,7 @@ def matrix() -> list[object]:
             continue
         for flag in way.flags:
             name = f"{way.name}, {situation}{flag and ', '}{flag}"
-            marks = [pytest.mark.xfail(strict=True)] if name in XFAIL_UNTIL_MERGED else []
-            cells.append(pytest.param(way, situation, flag, id=name, marks=marks))
+            cells.append(pytest.param(way, situation, flag, id=name))
     return cells
 
 
