@@ -418,7 +418,8 @@ def expected(way: Way, situation: str, flag: str, code: int) -> int:
     if situation == "nothing there":
         return 0
     if situation == "ours with foreign files":
-        same = way.name == "fetch_dataset"  # what is there already is not fetched again
+        # What is there already is not fetched or converted again.
+        same = way.name in ("fetch_dataset", "convert_dataset")
         return 0 if flag or same else 2
     refused = {*AT_TARGET, *AT_FOLDER, "empty string", "read-only folder", "unwritable parent"}
     return 2 if situation in refused - {"folder is a link to a folder"} else code
