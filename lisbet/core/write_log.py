@@ -144,7 +144,7 @@ class WriteLog:
     def begin(self, kind: str) -> None:
         """Begin the log of a folder, unless it has one."""
         if not self._has_begun() and self.kind is None:
-            self._append({"kind": kind, "lisbet": __version__})
+            self._append({"kind": kind, "lisbet": __version__}, durable=False)
 
     def _has_begun(self) -> bool:
         """Whether the first line names the kind; a log of thousands of files is long to read."""
@@ -170,7 +170,7 @@ class WriteLog:
 
     def add_temporary(self, path: Path) -> None:
         """Note a name under which something is about to be written that is not finished."""
-        self._append({"temporary": self._name(path)})
+        self._append({"temporary": self._name(path)}, durable=False)
 
     def make_folders(self, folder: Path) -> None:
         """Make a folder below the root, and note those on the way that were not there."""
@@ -179,14 +179,19 @@ class WriteLog:
             absent.append(folder)
             folder = folder.parent
         for path in reversed(absent):
-            self._append({"folder": self._name(path)})
+            self._append({"folder": self._name(path)}, durable=False)
             path.mkdir(exist_ok=True)
 
     def complete(self) -> None:
         """Note that everything that belongs into the folder is there."""
         self._append({"complete": True})
 
-    def _append(self, *lines: dict[str, Any]) -> None:
+    def _append(self, *lines: dict[str, Any], durable: bool = True) -> None:
+        """Append lines.
+
+        Those of files must be on the disk before the files are; the others are with the next ones,
+        and without them only an empty folder or a temporary file would not be recognised.
+        """
         text = "".join(json.dumps(line) + "\n" for line in lines)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         try:
@@ -198,7 +203,8 @@ class WriteLog:
                 data = text.encode()
                 while data:
                     data = data[os.write(handle, data) :]
-                os.fsync(handle)
+                if durable:
+                    os.fsync(handle)
             finally:
                 os.close(handle)
         except OSError as error:
