@@ -378,6 +378,29 @@ def test_recovery_touches_nothing_of_somebody_else(tmp_path):
     assert everything(tmp_path) == before | {"m": "", "m/one": "one"}
 
 
+def test_a_log_of_somebody_else_leads_nowhere(tmp_path):
+    """Neither out of its folder, nor to files that only look temporary."""
+    (tmp_path / "victim").write_text("theirs")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("theirs")
+    names = (
+        "../victim",
+        str(tmp_path / "victim"),
+        "notes.txt",
+        "./notes.txt",
+        "",
+        "..",
+        ".",
+        "a/..",
+    )
+    lines = [{"kind": "run"}, *({"temporary": name} for name in names),
+             *({"file": name} for name in names if name != "notes.txt"), {"file": 7}, []]  # fmt: skip
+    (tmp_path / "run" / LOG).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    remove_temporaries(tmp_path / "run")
+    remove_own(tmp_path / "run")
+    assert everything(tmp_path) == {"victim": "theirs", "run": "", "run/notes.txt": "theirs"}
+
+
 def test_a_place_that_cannot_be_written_is_refused_without_a_trace(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file/models: .*file.* choose another --output_path"):

@@ -252,6 +252,14 @@ def test_the_folder_of_models_may_be_a_link(here, tmp_path):
     assert Path("models").is_symlink()
 
 
+def test_what_stands_where_the_earlier_model_would_be_kept(here, capsys):
+    plain(Path("models/.a.replaced"))
+    before = snapshot(here)
+    said = refused(capsys, *TRAIN, "--run_id=a", "--overwrite")
+    assert "models/.a.replaced was not written by betman" in said
+    assert snapshot(here) == before
+
+
 @pytest.mark.parametrize("command", ["--dry_run", "slurm_script"])
 def test_what_only_looks_writes_nothing(command, here, capsys):
     """Not even what a killed process left is put in order."""

@@ -10,11 +10,12 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeGuard
 
 from lisbet import __version__
 
@@ -40,12 +41,23 @@ class _Known:
         if isinstance(line.get("kind"), str):
             self.kind = line["kind"]
         self.complete |= line.get("complete") is True
-        if isinstance(name := line.get("file"), str):
+        if _is_inside(name := line.get("file")):
             self.files.setdefault(name, []).append((line.get("size"), line.get("sha256")))
-        if isinstance(name := line.get("folder"), str):
+        if _is_inside(name := line.get("folder")):
             self.folders.add(name)
-        if isinstance(name := line.get("temporary"), str):
+        if _is_inside(name := line.get("temporary")) and _TEMPORARY.fullmatch(Path(name).name):
             self.temporary.add(name)
+
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.(partial|replaced)")
+
+
+def _is_inside(name: Any) -> TypeGuard[str]:
+    """Whether a name of a log, which may be somebody else's, is one of a file in its folder."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return False
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and path.as_posix() == name
 
 
 class WriteLog:

@@ -88,6 +88,11 @@ def check(options: TrainOptions, run_id: str) -> tuple[Path, bool]:
         raise OutputError(f"{folder} exists already; choose another --run_id{hint}")
     require_folder_target(folder, _replaces(options))
     require_own_names(folder)
+    if os.path.lexists(kept(folder)) and WriteLog(kept(folder)).kind is None:
+        raise OutputError(
+            f"{kept(folder)} was not written by betman, and stands where the earlier model is kept "
+            "until the new one has weights; move it away"
+        )
     return folder, False
 
 
