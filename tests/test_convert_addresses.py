@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -163,12 +164,47 @@ def test_a_failure_at_any_call_leaves_a_complete_store(words, gone, objects, cap
         for prefix in set(stores) - {"lab/t.zarr"}:
             if "lab/t.zarr" not in stores:
                 assert f"The complete new store is at failing://{prefix}" in said, (point, said)
-        convert(TARGET, *filter(None, [words]))
+        with monkeypatch.context() as patched:
+            if stores and "lab/t.zarr" not in stores:
+                patched.setattr(writer, "read_all", lambda *more: pytest.fail("read again"))
+            convert(TARGET, *filter(None, [words]))
         assert complete_stores(objects) == {"lab/t.zarr": NEW}, point
         assert foreign_keys(objects) == theirs
         assert {key.split("/")[2] for key in objects} <= {
             "t.zarr", "t.zarr2", "t.zarr.partial", "t.zarr.partial-mine"
         }, point  # fmt: skip
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["once", "from then on"])
+def test_a_failure_while_an_earlier_one_is_finished(gone, objects, capsys, monkeypatch):
+    """The complete copy beside the address is used, not thrown away, also if that fails again."""
+    convert(TARGET, data="./--overwrite")
+    with monkeypatch.context() as patched:
+        patched.setattr(FailingFileSystem, "cp_file", lambda *words, **more: 1 / 0)
+        assert "The complete new store is at" in refused(capsys, TARGET, "--overwrite")
+    [copy] = complete_stores(objects)
+    with pytest.raises(DataError, match=f"a complete copy is at failing://{copy}. Give the same"):
+        Store.open(Path(TARGET))
+    monkeypatch.setattr(writer, "read_all", lambda *more: pytest.fail("recordings were read"))
+    before = {key: value.getvalue() for key, value in objects.items()}
+    files, _ = fsspec.core.url_to_fs(TARGET)
+    FailingFileSystem.calls = 0
+    convert(TARGET, "--overwrite")
+    assert complete_stores(objects) == {"lab/t.zarr": NEW}
+    for point in chosen(FailingFileSystem.calls, 15):
+        objects.clear()
+        for key, value in before.items():
+            files.pipe_file(key, value)
+        FailingFileSystem.point, FailingFileSystem.gone, FailingFileSystem.calls = point, gone, 0
+        with suppress(SystemExit):
+            convert(TARGET, "--overwrite")
+        FailingFileSystem.point = 0
+        stores = complete_stores(objects)
+        assert stores, point
+        assert all(found == NEW for found in stores.values())
+        convert(TARGET)
+        assert complete_stores(objects) == {"lab/t.zarr": NEW}, point
+        assert {key.split("/")[2] for key in objects} == {"t.zarr"}
 
 
 @pytest.mark.parametrize("words", ["", "--overwrite", "--append"])

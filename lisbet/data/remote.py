@@ -146,16 +146,18 @@ class RemoteDestination(Destination):
         root = self.there.root()
         attributes = _attributes(root)
         self._require_ended(_holder(attributes))
-        source, done = attributes.get("copied_from"), None
-        for prefix in self.there.siblings():
+        done = None
+        copied = self.there.sibling(str(attributes.get("copied_from"))).address
+        for prefix in sorted(self.there.siblings(), key=lambda other: other.address != copied):
             found = prefix.attributes() or {}
             staged = found.get("staged") or found
             if staged.get("for") != self._name:
                 continue  # not ours
             holder = _holder(staged)
             self._require_ended(holder)
+            there_is_one = root is not None and _format(_attributes(root)) == MARK
             if _format(found) == MARK and (
-                root is None or prefix.address == source or staged.get("replaces") == _digest(root)
+                not there_is_one or staged.get("replaces") == _digest(root or b"")
             ):
                 log.warning("%s: finishing an interrupted replacement", self.place)
                 self._publish(prefix, root)
