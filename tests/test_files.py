@@ -29,6 +29,7 @@ from lisbet.core.folders import (
     publish_folder,
     recover,
     remove_own,
+    remove_temporaries,
     remove_unfinished,
     unfinished_folders,
     write_folder,
@@ -393,8 +394,9 @@ def test_a_log_of_somebody_else_leads_nowhere(tmp_path):
         ".",
         "a/..",
     )
-    lines = [{"kind": "run"}, *({"temporary": name} for name in names),
-             *({"file": name} for name in names if name != "notes.txt"), {"file": 7}, []]  # fmt: skip
+    lines: list[object] = [{"kind": "run"}, {"file": 7}, []]
+    lines += [{"temporary": name} for name in names]
+    lines += [{"file": name} for name in names if name != "notes.txt"]
     (tmp_path / "run" / LOG).write_text("".join(json.dumps(line) + "\n" for line in lines))
     remove_temporaries(tmp_path / "run")
     remove_own(tmp_path / "run")
