@@ -319,17 +319,17 @@ def test_an_unfinished_folder_can_be_found_again(tmp_path):
     path = tmp_path / "m"
     unfinished, other = new_folder(path, "store"), new_folder(path, "model")
     (unfinished / "half").touch()
-    (tmp_path / ".m.abcdefgh.partial").mkdir()  # somebody's
+    (tmp_path / ".m.abcdefghijklmnop.partial").mkdir()  # somebody's
     recover(path, frozenset({"store"}))
     assert not other.exists()
     assert unfinished_folders(path, "store") == [unfinished]
     publish_folder(unfinished, path)
     assert unfinished_folders(path, "store") == []
     remove_unfinished(path)  # it is finished
-    assert everything(tmp_path) == {".m.abcdefgh.partial": "", "m": "", "m/half": ""}
+    assert everything(tmp_path) == {".m.abcdefghijklmnop.partial": "", "m": "", "m/half": ""}
     recover(path)
     remove_unfinished(new_folder(path, "store"))
-    assert sorted(os.listdir(tmp_path)) == [".m.abcdefgh.partial", "m"]
+    assert sorted(os.listdir(tmp_path)) == [".m.abcdefghijklmnop.partial", "m"]
 
 
 def test_a_finished_folder_waits_where_somebody_took_its_name(tmp_path, monkeypatch):
@@ -369,7 +369,12 @@ def test_folders_are_readable_by_others(tmp_path):
 
 
 def test_recovery_touches_nothing_of_somebody_else(tmp_path):
-    for name in (".m.partial", ".m.abcdefgh.partial", ".m.12345678.replaced", ".m.replaced"):
+    for name in (
+        ".m.partial",
+        ".m.abcdefghijklmnop.partial",
+        ".m.1234567812345678.replaced",
+        ".m.replaced",
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "video.avi").write_text("theirs")
     before = everything(tmp_path)
@@ -458,9 +463,10 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     path.write_text(holder(pid=dead.pid))
-    (tmp_path / ".m.lock.0123").write_text(holder(pid=dead.pid))
+    (tmp_path / ".m.lock.fedcba9876543210").write_text(holder(pid=dead.pid))
     with locked(tmp_path / "m"):
         pass
+    (tmp_path / ".m.lock.0123456789abcdef").touch()  # killed before it wrote
     path.write_text(holder(started=1.0))  # another process got its number
     require_unlocked(tmp_path / "m")
     with locked(tmp_path / "m"):

@@ -265,11 +265,11 @@ def test_what_only_looks_writes_nothing(command, here, capsys):
     """Not even what a killed process left is put in order."""
     run = Path("models/a")
     newest = published_checkpoints(run)[0]
-    WriteLog(run).add_temporary(newest.with_name(f".{newest.name}.01234567.replaced"))
-    newest.rename(newest.with_name(f".{newest.name}.01234567.replaced"))
-    WriteLog(run).add_temporary(run / ".x.01234567.partial")
-    (run / ".x.01234567.partial").write_text("half")
-    shutil.copytree(run, "models/.a.01234567.replaced")
+    WriteLog(run).add_temporary(newest.with_name(f".{newest.name}.0123456789abcdef.replaced"))
+    newest.rename(newest.with_name(f".{newest.name}.0123456789abcdef.replaced"))
+    WriteLog(run).add_temporary(run / ".x.0123456789abcdef.partial")
+    (run / ".x.0123456789abcdef.partial").write_text("half")
+    shutil.copytree(run, "models/.a.0123456789abcdef.replaced")
     before = snapshot(here)
     words = [*TRAIN, "--save_weights=all", "--run_id=a", "--resume"]
     if command == "--dry_run":

@@ -232,7 +232,7 @@ def copy_files(
 
 def temporary_name(path: Path, end: str) -> Path:
     """Return a name that nothing has, beside a path, for what is not finished or is replaced."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{end}")
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{end}")
 
 
 def sync(path: Path) -> None:
@@ -243,6 +243,7 @@ def sync(path: Path) -> None:
     except OSError as error:
         # Some network and FUSE file systems cannot sync a folder, and do not need to.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            error.filename = error.filename or str(path)
             raise
     finally:
         os.close(handle)

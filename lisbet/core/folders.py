@@ -3,9 +3,9 @@
 import errno
 import logging
 import os
+import re
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,8 +65,8 @@ def write_folder(
 
 def new_folder(path: Path, kind: str) -> Path:
     """Make an empty folder beside `path` that takes its name with `publish_folder`."""
-    new = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=NEW, dir=path.parent))
-    new.chmod(0o777 & ~_umask())  # mkdtemp makes a private one
+    new = temporary_name(path, NEW)
+    new.mkdir()
     WriteLog(new).begin(kind)
     return new
 
@@ -284,6 +284,8 @@ def recover(path: Path, resumable: frozenset[str] = frozenset()) -> None:
     """
     if not path.parent.is_dir():
         return
+    for folder in _named_after(path, NEW):
+        _remove_if_just_made(folder)
     left = {end: [p for p in _named_after(path, end) if WriteLog(p).kind] for end in (OLD, NEW)}
     new = [folder for folder in left[NEW] if WriteLog(folder).known.complete]
     if not os.path.lexists(path):  # between the two renames of a file system that has no exchange
@@ -301,6 +303,17 @@ def recover(path: Path, resumable: frozenset[str] = frozenset()) -> None:
                 _remove_tree(folder)
     if path.is_dir() and WriteLog(kept(path)).kind:
         move_foreign(kept(path), path)
+
+
+def _remove_if_just_made(folder: Path) -> None:
+    """Remove a folder whose process was killed before it had a line in its log."""
+    notes = WriteLog(folder)
+    inside = os.listdir(folder)
+    if notes.kind is None and inside in ([], [LOG]) and not notes.path.is_symlink():
+        if inside and notes.path.stat().st_size:
+            return
+        notes.path.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def interrupted(path: Path) -> list[Path]:
@@ -339,15 +352,11 @@ def remove_temporaries(root: Path) -> None:
 
 def _named_after(path: Path, end: str) -> list[Path]:
     """Return the temporary folders beside a folder that were made for it."""
-    start = f".{path.name}."
+    name = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{16}" + re.escape(end))
     return [
         other
         for other in sorted(path.parent.iterdir())
-        if other.name.startswith(start)
-        and other.name.endswith(end)
-        and len(other.name) == len(start) + 8 + len(end)
-        and other.is_dir()
-        and not other.is_symlink()
+        if name.fullmatch(other.name) and other.is_dir() and not other.is_symlink()
     ]
 
 
@@ -432,9 +441,3 @@ def _remove_if_empty(folder: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
             raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

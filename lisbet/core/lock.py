@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import socket
 import sys
@@ -125,6 +126,8 @@ class Lock:
                 os.link(whole, self.path)
             except FileExistsError:
                 return False
+            except FileNotFoundError:  # another process took it for a leftover
+                return self._create()
             except OSError as error:
                 if error.errno not in NO_LINKS:
                     raise
@@ -139,9 +142,10 @@ class Lock:
     def _remove_leftovers(self) -> None:
         """Remove what processes left that were killed while they took the lock."""
         for path in self.path.parent.iterdir():
-            if path.name.startswith(f"{self.path.name}."):
+            start, _, token = path.name.rpartition(".")
+            if start == self.path.name and re.fullmatch("[0-9a-f]{16}", token):
                 holder = read_holder(path)
-                if holder is not None and _is_dead_here(holder):
+                if holder is None or _is_dead_here(holder):  # None: killed before it wrote
                     path.unlink(missing_ok=True)
 
     def _break(self, token: str) -> None:

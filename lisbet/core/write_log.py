@@ -49,7 +49,7 @@ class _Known:
             self.temporary.add(name)
 
 
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.(partial|replaced)")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.(partial|replaced)")
 
 
 def _is_inside(name: Any) -> TypeGuard[str]:
