@@ -102,10 +102,10 @@ class Results:
     """
 
     def __init__(self, folder: Path, name: str, overwrite: bool, accelerator: Accelerator) -> None:
-        self.folder, self.name, self.overwrite = folder, name, overwrite
-        self.is_main_process = accelerator.is_main_process
         self.model: ResultModel | None = None
         """What writes the tables, once it is known."""
+        self.folder, self.name, self.overwrite = folder, name, overwrite
+        self.is_main_process = accelerator.is_main_process
 
     def require_before_reading(self, options: InferenceOptions, config: ModelConfig) -> None:
         """Check what can be checked before weights and recordings are read.
@@ -180,13 +180,13 @@ class Results:
         It replaces one of ours: nothing was there when `require_writable` checked, so that another
         process of this command wrote it meanwhile; or it was to be replaced.
         """
-        path = self.folder / record_id / self.name
         found = ResultModel.read(self.folder / SIDECAR)
         if self.model is not None and found is not None and not found.is_same(self.model):
             raise OutputError(
                 f"another command writes results into {self.folder} at the same time, "
                 f"{self.model.difference(found)}; choose another --output_path for one of them"
             )
+        path = self.folder / record_id / self.name
         with write_file(path, root=self.folder, overwrite=True) as temporary:
             table.to_csv(temporary)
 

@@ -25,7 +25,7 @@ RATES = ("fps", "fps_scaling")
 IMAGE_SIZE = "image_size_px"
 """Stands for the scale of recordings that were divided by the size that their own files state."""
 MINMAX = "minmax"
-MOST_VALUES = 1000
+MOST_VALUES = 10_000
 
 Values = tuple[Any, ...]
 Inference = TypeVar("Inference", bound=DataOptions)
