@@ -117,21 +117,25 @@ class Results:
             another model.
         """
         require_writable(self.folder)
-        if not self.is_main_process or not options.weights_path.is_file():
-            return
-        model = ResultModel.of(config.model_id, options.weights_path)
-        if not options.override_preparation and config.preparation is not None:
-            model = model.model_copy(update={"preparation": plain(config.preparation)})
-        self.model = model
+        if self.is_main_process and options.weights_path.is_file():
+            self.model = ResultModel.of(config.model_id, options.weights_path)
+            if not options.override_preparation and config.preparation is not None:
+                remembered = {"preparation": plain(config.preparation)}
+                self.model = self.model.model_copy(update=remembered)
         # The ids of a Zarr store stand in the store; they are checked when it was opened.
-        if READERS[options.data_format].whole is None:
+        if self.is_main_process and READERS[options.data_format].whole is None:
             sources = find_sources(options.dataset, options.data_filter)
             self.require_writable([source.id for source in sources])
-        elif not self.overwrite:
-            require_one_model(self.folder, model, self.name, (), overwrite=False)
+        elif self.model is not None and not self.overwrite:
+            require_one_model(self.folder, self.model, self.name, (), overwrite=False)
 
-    def require_writable(self, record_ids: Sequence[str]) -> None:
+    def require_writable(self, record_ids: Sequence[str]) -> tuple[str, ...]:
         """Check the places of the tables of these recordings.
+
+        Returns
+        -------
+        tuple of str
+            Recordings whose tables are of another model, and are going to be replaced.
 
         Raises
         ------
@@ -142,9 +146,10 @@ class Results:
             paths = [self.folder / record_id / self.name for record_id in record_ids]
             require_result_files(paths, root=self.folder, overwrite=self.overwrite)
             if self.model is not None:
-                require_one_model(
+                return require_one_model(
                     self.folder, self.model, self.name, record_ids, overwrite=self.overwrite
                 )
+        return ()
 
     def begin(self, bank: Recordings, options: InferenceOptions) -> None:
         """Check once more, now that the recordings are known, and note the model.
@@ -161,10 +166,7 @@ class Results:
             applied = preparation_of(list(bank.records), options)
             applied.pop("fps", None)  # a fact about these recordings
             self.model = self.model.model_copy(update={"preparation": plain(applied)})
-        self.require_writable(bank.ids)
-        replaced = require_one_model(
-            self.folder, self.model, self.name, bank.ids, overwrite=self.overwrite
-        )
+        replaced = self.require_writable(bank.ids)
         self.model = self.model.model_copy(update={"unfinished": replaced})
         self.model.write(self.folder)
 
@@ -180,7 +182,7 @@ class Results:
         It replaces one of ours: nothing was there when `require_writable` checked, so that another
         process of this command wrote it meanwhile; or it was to be replaced.
         """
-        found = ResultModel.read(self.folder / SIDECAR)
+        found = None if self.model is None else ResultModel.read(self.folder / SIDECAR)
         if self.model is not None and found is not None and not found.is_same(self.model):
             raise OutputError(
                 f"another command writes results into {self.folder} at the same time, "
