@@ -207,6 +207,31 @@ def test_the_size_that_each_file_states(refused):
                                "--output_path=no")  # fmt: skip
 
 
+def test_a_store_of_recordings_that_state_their_size(refused):
+    for name, side in (("same", 100), ("other", 90)):
+        write_recording(Path(f"{name}/r0"), walk(20, names(), 0) * 0.8, names(),
+                        image_size_px=[120, side])  # fmt: skip
+        main(["convert_dataset", "--workers=1", name, f"{name}.zarr"])
+    model = make_embedder("a", {"data_scale": "120x100"})
+    stored = embed(model, "--data_format=zarr", data="same.zarr")
+    assert np.array_equal(stored, embed(model, data="same", out="files"))
+    said = refused("compute_embeddings", "--data_format=zarr", "other.zarr", *model,
+                   "--output_path=no")  # fmt: skip
+    assert "120x90 instead of 120x100" in said
+    states = make_embedder("b", {"data_scale": "image_size_px"})
+    embed(states, "--data_format=zarr", data="other.zarr", out="b")
+
+
+def test_two_datasets_of_one_run():
+    for number, rate in enumerate((30, 60)):
+        write_dataset(Path(f"d{number}"), [40])
+        main(["convert_dataset", "--workers=1", f"--data_scale={rate * 10}x300", f"d{number}",
+              f"d{number}.zarr"])  # fmt: skip
+    main([*TRAIN, "--data_format=zarr", "--run_id=a", "d0.zarr,d1.zarr"])
+    config = yaml.safe_load(Path(files("a")[0]).read_text())
+    assert config["preparation"] == {"data_scale": ["300x300", "600x300"], "fps": 30.0}
+
+
 def test_datasets_that_were_prepared_differently():
     parts = [
         {"data_scale": ("120x100",), "fps": (30.0,), "rename_coords": ("*;*;a:b",)},
