@@ -17,7 +17,7 @@ from lisbet.core.results import require_result_files
 from lisbet.data.bank import Bank
 from lisbet.errors import ConfigError, DataError
 from lisbet.options import EvaluateOptions
-from lisbet.predict import class_names, load_bank, outputs, supervised_head
+from lisbet.predict import class_names, load_bank, outputs, prepared_as, supervised_head
 from lisbet.processes.together import together
 from lisbet.tasks.multiclass import OTHER
 from lisbet.yaml_files import write_yaml
@@ -35,13 +35,14 @@ def evaluate_model(options: EvaluateOptions) -> None:
             f"--ignore_index={options.ignore_index}: there are only {len(classes)} classes, "
             f"numbered from 0: {', '.join(classes)}"
         )
+    options = prepared_as(options, config)
     folder = options.output_path / "evaluations" / config.model_id
     require_writable(folder)
     paths = [folder / name for name in (REPORT, CONFUSION, PICTURE)]
     require_result_files(paths, root=folder, overwrite=options.overwrite)
     config, model = model_dir.load_model(options.model_path, options.weights_path)
     with together(sharded=False) as accelerator:
-        bank = load_bank(options, config.input_features, config.window)
+        bank = load_bank(options, config)
         truth = true_classes(bank, classes, task)
         found = outputs(model, task, bank, config.window, options, accelerator)
         logits = np.concatenate([values for _, values in found])

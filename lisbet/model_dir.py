@@ -25,6 +25,7 @@ from lisbet.models.multitask import (
     require_fitting,
 )
 from lisbet.options import ExportOptions, InfoOptions
+from lisbet.options._preparation import described
 from lisbet.yaml_files import read_yaml, write_yaml
 
 log = logging.getLogger(__name__)
@@ -208,6 +209,9 @@ def model_info(options: InfoOptions) -> None:
         f"keypoints:   {', '.join(config.input_features.keypoints)}",
         f"axes:        {', '.join(config.input_features.space)}",
     ]
+    if config.preparation is not None:
+        values = (f"{name} {described(name, own)}" for name, own in config.preparation.items())
+        lines.append(f"preparation: {'; '.join(values)}")
     folder = options.model_path.parent
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != LOG]
     lines += ["files:", *(f"  {f.relative_to(folder)} ({f.stat().st_size} bytes)" for f in files)]

@@ -14,7 +14,8 @@ from lisbet.data.load import load_records
 from lisbet.errors import DataError, ModelError
 from lisbet.history_page import RunHistory, charts, page
 from lisbet.options import DataOptions, PlotEmbeddingsOptions, PlotHistoryOptions
-from lisbet.predict import read_embeddings
+from lisbet.predict import EMBEDDINGS, read_embeddings
+from lisbet.sidecar import model_of_tables
 from lisbet.training.history import HISTORY, read_history
 from lisbet.training.trackers.events import EVENTS, read_events
 
@@ -153,9 +154,11 @@ def plot_embeddings(options: PlotEmbeddingsOptions) -> None:
     figure = Figure(figsize=(7, 6), layout="constrained")
     drawing.scatter(figure.subplots(), _layout(everything[chosen], options.seed), names)
     what = "behaviour" if options.labels is not None else "recording"
-    figure.suptitle(
-        f"{len(chosen)} of {len(everything)} frames, t-SNE of the embeddings, by {what}", size=10
-    )
+    title = f"{len(chosen)} of {len(everything)} frames, t-SNE of the embeddings, by {what}"
+    if (model := model_of_tables(sorted(options.embeddings_path.rglob(EMBEDDINGS)))) is not None:
+        title += f"\n{model}"
+        print(f"embeddings of {model}")
+    figure.suptitle(title, size=10)
     _save(figure, path, overwrite=options.overwrite)
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,24 +16,28 @@ from rich.progress import track
 
 from lisbet import model_dir
 from lisbet.allocator import keep_freed_memory
-from lisbet.config import Features, Window
+from lisbet.config import Window
 from lisbet.core import write_log
 from lisbet.core.files import require_writable, write_file
 from lisbet.core.results import require_result_files
 from lisbet.data.bank import Plan, gather
 from lisbet.data.load import find_sources, ordered, summary
+from lisbet.data.preparation import preparation_of, require_same_preparation
 from lisbet.data.readers import READERS
 from lisbet.data.recordings import Recordings, load_share
-from lisbet.errors import ConfigError, DataError, ModelError
+from lisbet.errors import ConfigError, DataError, ModelError, OutputError
 from lisbet.models.multitask import ModelConfig, MultiTaskModel
 from lisbet.options import AnnotateOptions, EmbeddingOptions, InferenceOptions
+from lisbet.options._preparation import NAMES, described, plain, with_preparation
 from lisbet.processes.together import together
+from lisbet.sidecar import SIDECAR, ResultModel, model_of_tables, require_one_model
 
 log = logging.getLogger(__name__)
 
 EMBEDDINGS = "features_lisbet_embedding.csv"
 ANNOTATIONS = "machineAnnotation_lisbet.csv"
 SUPERVISED = ("multiclass", "multilabel")
+Given = TypeVar("Given", bound=InferenceOptions)
 
 
 def compute_embeddings(options: EmbeddingOptions) -> None:
@@ -44,17 +49,19 @@ def compute_embeddings(options: EmbeddingOptions) -> None:
                 f"{options.model_path} has the heads {', '.join(config.out_heads)}, but no "
                 "embedding; make an embedder of it with betman export_embedder"
             )
+        options = prepared_as(options, config)
         folder = options.output_path / "embeddings"
         results = Results(folder, EMBEDDINGS, options.overwrite, accelerator)
-        results.require_before_reading(options)
+        results.require_before_reading(options, config)
         config, model = model_dir.load_model(options.model_path, options.weights_path)
-        bank = load_bank(options, config.input_features, config.window)
-        results.require_writable(bank.ids)
+        bank = load_bank(options, config)
+        results.begin(bank, options)
         for record_id, values in outputs(
             model, model_dir.EMBEDDING, bank, config.window, options, accelerator
         ):
             results.write(record_id, pd.DataFrame(values))
         accelerator.wait_for_everyone()
+        results.finish()
         accelerator.print(f"embeddings of {len(bank)} recordings written to {folder}")
 
 
@@ -63,17 +70,19 @@ def annotate_behavior(options: AnnotateOptions) -> None:
     with together(sharded=False) as accelerator:
         config = model_dir.read_config(options.model_path)
         task = supervised_head(config, options.task)
+        options = prepared_as(options, config)
         folder = options.output_path / "annotations"
         results = Results(folder, ANNOTATIONS, options.overwrite, accelerator)
-        results.require_before_reading(options)
+        results.require_before_reading(options, config)
         config, model = model_dir.load_model(options.model_path, options.weights_path)
         columns = class_names(config, task)
-        bank = load_bank(options, config.input_features, config.window)
-        results.require_writable(bank.ids)
+        bank = load_bank(options, config)
+        results.begin(bank, options)
         for record_id, logits in outputs(model, task, bank, config.window, options, accelerator):
             table = pd.DataFrame(decide(logits, task).astype(int), columns=columns)
             results.write(record_id, table)
         accelerator.wait_for_everyone()
+        results.finish()
         accelerator.print(f"annotations of {len(bank)} recordings written to {folder}")
 
 
@@ -89,39 +98,85 @@ class Results:
     overwrite : bool
         Whether tables that betman wrote before are replaced.
     accelerator : Accelerator
-        Only the main process checks; if it fails, all processes end.
+        Only the main process checks, and notes the model in `SIDECAR`; if it fails, all processes
+        end.
     """
 
     def __init__(self, folder: Path, name: str, overwrite: bool, accelerator: Accelerator) -> None:
+        self.model: ResultModel | None = None
+        """What writes the tables, once it is known."""
         self.folder, self.name, self.overwrite = folder, name, overwrite
         self.is_main_process = accelerator.is_main_process
         self.notes = write_log.WriteLog(folder)
 
-    def require_before_reading(self, options: InferenceOptions) -> None:
+    def require_before_reading(self, options: InferenceOptions, config: ModelConfig) -> None:
         """Check what can be checked before weights and recordings are read.
 
         Raises
         ------
         OutputError
-            If the folder cannot be written, or there are tables that must not be replaced.
+            If the folder cannot be written, or there are tables that must not be replaced, or of
+            another model.
         """
         require_writable(self.folder)
+        if self.is_main_process and options.weights_path.is_file():
+            self.model = ResultModel.of(config.model_id, options.weights_path)
+            if not options.override_preparation and config.preparation is not None:
+                remembered = {"preparation": plain(config.preparation)}
+                self.model = self.model.model_copy(update=remembered)
         # The ids of a Zarr store stand in the store; they are checked when it was opened.
         if self.is_main_process and READERS[options.data_format].whole is None:
             sources = find_sources(options.dataset, options.data_filter)
             self.require_writable([source.id for source in sources])
+        elif self.model is not None and not self.overwrite:
+            require_one_model(self.folder, self.model, self.name, (), overwrite=False)
 
-    def require_writable(self, record_ids: Sequence[str]) -> None:
+    def require_writable(self, record_ids: Sequence[str]) -> tuple[str, ...]:
         """Check the places of the tables of these recordings.
+
+        Returns
+        -------
+        tuple of str
+            Recordings whose tables are of another model, and are going to be replaced.
 
         Raises
         ------
         OutputError
-            If there are tables that must not be replaced.
+            If there are tables that must not be replaced, or of another model.
         """
         if self.is_main_process:
             paths = [self.folder / record_id / self.name for record_id in record_ids]
             require_result_files(paths, root=self.folder, overwrite=self.overwrite)
+            if self.model is not None:
+                return require_one_model(
+                    self.folder, self.model, self.name, record_ids, overwrite=self.overwrite
+                )
+        return ()
+
+    def begin(self, bank: Recordings, options: InferenceOptions) -> None:
+        """Check once more, now that the recordings are known, and note the model.
+
+        Raises
+        ------
+        OutputError
+            See `require_writable`.
+        """
+        if not self.is_main_process:
+            return
+        assert self.model is not None
+        if self.model.preparation is None:
+            applied = preparation_of(list(bank.records), options)
+            applied.pop("fps", None)  # a fact about these recordings
+            self.model = self.model.model_copy(update={"preparation": plain(applied)})
+        replaced = self.require_writable(bank.ids)
+        self.model = self.model.model_copy(update={"unfinished": replaced})
+        self.model.write(self.folder)
+
+    def finish(self) -> None:
+        """Note that all tables are written, where those of another model were replaced."""
+        if self.is_main_process and self.model is not None and self.model.unfinished:
+            self.model = self.model.model_copy(update={"unfinished": ()})
+            self.model.write(self.folder)
 
     def write(self, record_id: str, table: pd.DataFrame) -> None:
         """Write the table of a recording.
@@ -129,6 +184,12 @@ class Results:
         It replaces one of ours: nothing was there when `require_writable` checked, so that another
         process of this command wrote it meanwhile; or it was to be replaced.
         """
+        found = None if self.model is None else ResultModel.read(self.folder / SIDECAR)
+        if self.model is not None and found is not None and not found.is_same(self.model):
+            raise OutputError(
+                f"another command writes results into {self.folder} at the same time, "
+                f"{self.model.difference(found)}; choose another --output_path for one of them"
+            )
         path = self.folder / record_id / self.name
         with write_file(path, root=self.folder, overwrite=True, notes=self.notes) as temporary:
             table.to_csv(temporary)
@@ -166,7 +227,24 @@ def decide(logits: np.ndarray, task: str) -> np.ndarray:
     return logits > 0
 
 
-def load_bank(options: InferenceOptions, expected: Features, window: Window) -> Recordings:
+def prepared_as(options: Given, config: ModelConfig) -> Given:
+    """Return options with which recordings are prepared as the model expects it.
+
+    Raises
+    ------
+    ConfigError
+        If an option contradicts it.
+    """
+    return with_preparation(
+        options,
+        config.preparation,
+        model_id=config.model_id,
+        override=options.override_preparation,
+        converted=READERS[options.data_format].whole is not None,
+    )
+
+
+def load_bank(options: InferenceOptions, config: ModelConfig) -> Recordings:
     """Check the recordings, which must have the features that the model knows, in any order.
 
     The tracks are read when a model is applied to them, see `outputs`. All processes must call it.
@@ -174,15 +252,22 @@ def load_bank(options: InferenceOptions, expected: Features, window: Window) -> 
     Raises
     ------
     DataError
-        If they cannot be read or differ from the model's features.
+        If they cannot be read, differ from the model's features, or were prepared otherwise than
+        those that it was trained on.
     """
+    expected, window = config.input_features, config.window
     if round(options.fps_scaling * window.size) < 2:
         raise ConfigError(
             f"--fps_scaling={options.fps_scaling:g} leaves less than two frames of a recording for "
             f"a window of {window.size}"
         )
     state = PartialState()
-    records, own = load_share(options.dataset, options, state.process_index, state.num_processes)
+    try:
+        records, own = load_share(
+            options.dataset, options, state.process_index, state.num_processes
+        )
+    except DataError as error:
+        raise DataError(f"{error}{_taken_names(config)}") from error
     if expected.same_names(records[0].features):
         records = [ordered(record, expected) for record in records]
     if differences := expected.differences(records[0].features):
@@ -190,8 +275,25 @@ def load_bank(options: InferenceOptions, expected: Features, window: Window) -> 
             f"{options.data_path} does not fit {options.model_path}: "
             f"{'; '.join(differences)}; see --select_coords and --rename_coords"
         )
+    if config.preparation is not None and not options.override_preparation:
+        require_same_preparation(
+            records, options, config.preparation, model_id=config.model_id, window=window
+        )
     log.info("%s", summary(records))
     return Recordings.share(records, own)
+
+
+def _taken_names(config: ModelConfig) -> str:
+    """Say that recordings are selected and renamed as those of the model, where they are."""
+    preparation = config.preparation or {}
+    taken = {name: preparation[name] for name in NAMES if name in preparation}
+    if not taken:
+        return ""
+    listed = " ".join(f"--{name}='{described(name, values)}'" for name, values in taken.items())
+    return (
+        f"\n{config.model_id} was trained with {listed}, which these recordings are prepared with, "
+        "too, unless others are given with --override_preparation"
+    )
 
 
 @torch.inference_mode()
@@ -243,11 +345,12 @@ def read_embeddings(folder: Path) -> dict[str, np.ndarray]:
     Raises
     ------
     DataError
-        If there is none.
+        If there is none, or they are of several models.
     """
     files = sorted(folder.rglob(EMBEDDINGS)) if folder.is_dir() else []
     if not files:
         raise DataError(f"{folder} holds no {EMBEDDINGS}; see betman compute_embeddings")
+    model_of_tables(files)
     read = {}
     for file in files:
         try:

@@ -18,6 +18,7 @@ ROOMS = [  # from top to bottom; rooms on one line do not know each other
     ["data", "models"],
     ["options"],
     ["augment"],
+    ["sidecar"],
     ["config"],
     ["drawing", "history_page"],
     ["registry", "allocator", "yaml_files", "processes", "option_text"],

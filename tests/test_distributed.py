@@ -225,6 +225,8 @@ def test_inference_is_shared_out_and_gives_the_same_files(place):
         }
     assert len(files["one"]) == 4
     assert files["one"] == files["two"]
+    one, two = ((place / where / "embeddings/model.yml").read_bytes() for where in files)
+    assert one == two
 
 
 # Ends -------------------------------------------------------------------------------------------

@@ -333,7 +333,8 @@ def test_inference_at_another_frame_rate(annotated):
         )
         write_recording(annotated / name / "r", fine.reshape(-1, *features.shape), features)
         main(["compute_embeddings", name, *model("a-embedder"), f"--output_path=out_{name}",
-              "--data_scale=200x200", f"--fps_scaling={step}"])  # fmt: skip
+              "--data_scale=200x200", f"--fps_scaling={step}",
+              "--override_preparation"])  # fmt: skip
     slow, fast = (
         pd.read_csv(f"out_{name}/embeddings/r/features_lisbet_embedding.csv", index_col=0)
         for name in ("slow", "fast")

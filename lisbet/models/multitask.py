@@ -10,6 +10,7 @@ from lisbet.config import MOST_NAMES, Config, Features, Window, require_name
 from lisbet.errors import ModelError
 from lisbet.models.backbones import BACKBONES, BackboneConfig
 from lisbet.models.heads import AnyHeadConfig
+from lisbet.options._preparation import Preparation
 
 SHOWN = 10
 """At most so many tensors are named in one message."""
@@ -29,6 +30,8 @@ class ModelConfig(Config):
         default_factory=dict
     )
     """Classes of the supervised heads; a key of ours that other programs ignore."""
+    preparation: Preparation | None = None
+    """How the recordings were prepared that it was trained on; another key of ours."""
 
     model_config = ConfigDict(extra="ignore")  # other programs may add keys
 

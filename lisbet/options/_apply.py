@@ -43,6 +43,12 @@ class InferenceOptions(DataOptions):
         "movement", "format of the tracking files", group="data", known=READER_NAMES
     )
     batch_size: int = option(128, "windows that pass the network at once", ge=1)
+    override_preparation: bool = option(
+        False,
+        "let --data_scale and the other options given here replace those that the model was "
+        "trained with, instead of refusing them",
+        group="data",
+    )
 
     @property
     def dataset(self) -> Dataset:

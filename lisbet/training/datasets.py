@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from lisbet.config import Dataset, Size
 from lisbet.data.bank import Bank
 from lisbet.data.load import agree, load_records
+from lisbet.data.preparation import merged, preparation_of
 from lisbet.data.record import Record
 from lisbet.data.stream import MovingBank
 from lisbet.data.tracks import Stored
@@ -51,6 +52,8 @@ class Loaded:
         The same, with what was done to them.
     datasets : tuple of tuple of str
         Ids of the recordings of each dataset.
+    preparation : dict
+        How they were prepared, see `preparation_of`.
     memory : int, optional
         Bytes for the recordings, where they are not kept whole: for those that are in memory, as
         they are not converted, and for the blocks that are drawn from.
@@ -59,6 +62,7 @@ class Loaded:
     bank: Bank
     records: list[Record]
     datasets: tuple[tuple[str, ...], ...]
+    preparation: dict[str, Any]
     memory: int | None = None
 
     def of_task(self, name: str, options: TrainOptions, part: set[str]) -> Bank:
@@ -112,27 +116,28 @@ def load(options: TrainOptions, tasks: dict[str, Task], begun_with: Size | None 
     machine = Machine()
     records: list[Record] = []
     datasets: tuple[tuple[str, ...], ...] = ()
+    preparation: dict[str, Any] = {}
     if machine.leads:
-        records, datasets = _read(options, tasks)
+        records, datasets, preparation = _read(options, tasks)
     in_memory = _bytes_in_memory(records)
     known = records
     if machine.count > 1:
-        told = list(map(_without_tracks, records)), datasets, in_memory
-        known, datasets, in_memory = machine.told(told)
+        told = list(map(_without_tracks, records)), datasets, preparation, in_memory
+        known, datasets, preparation, in_memory = machine.told(told)
     bank = Bank.outline(known)
     memory = _memory_of_parts(machine, bank, options, in_memory, begun_with)
     if memory is None:
-        return Loaded(_shared(machine, bank, records), known, datasets)
+        return Loaded(_shared(machine, bank, records), known, datasets, preparation)
     if not machine.leads:
-        records, _ = _read(options, tasks)
-    return Loaded(bank, records, datasets, memory)
+        records, _, _ = _read(options, tasks)
+    return Loaded(bank, records, datasets, preparation, memory)
 
 
 def _read(
     options: TrainOptions, tasks: dict[str, Task]
-) -> tuple[list[Record], tuple[tuple[str, ...], ...]]:
+) -> tuple[list[Record], tuple[tuple[str, ...], ...], dict[str, Any]]:
     names = _names(options.datasets)
-    parts = []
+    parts, preparations = [], []
     for number, dataset in enumerate(options.datasets):
         wanted = any(
             task.supervised and number in options.datasets_of(name) for name, task in tasks.items()
@@ -140,11 +145,13 @@ def _read(
         records = load_records(
             dataset if wanted else dataset.model_copy(update={"annotations": None}), options
         )
+        preparations.append(preparation_of(records, options))
         if len(options.datasets) > 1:
             records = [replace(record, id=f"{names[number]}/{record.id}") for record in records]
         parts.append(records)
     records = agree([record for part in parts for record in part], options.datasets)
-    return records, tuple(tuple(record.id for record in part) for part in parts)
+    ids = tuple(tuple(record.id for record in part) for part in parts)
+    return records, ids, merged(preparations)
 
 
 def _without_tracks(record: Record) -> Record:

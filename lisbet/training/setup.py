@@ -94,7 +94,7 @@ class Setup:
             (begun_with,) = broadcast_object_list([resume.remembered_bank_memory(folder)])
         loaded = load(options, tasks, begun_with)
         train, dev = samplers(options, tasks, loaded, device)
-        config = model_config(options, run_id, tasks, loaded.bank.features)
+        config = model_config(options, run_id, tasks, loaded.bank.features, loaded.preparation)
         return cls(folder, goes_on, loaded, tasks, config, train, dev, backbone)
 
     def run_config(
@@ -226,7 +226,11 @@ def backbone_config(options: TrainingOptions, feature_dim: int) -> dict[str, Any
 
 
 def model_config(
-    options: TrainOptions, run_id: str, tasks: dict[str, Task], features: Features
+    options: TrainOptions,
+    run_id: str,
+    tasks: dict[str, Task],
+    features: Features,
+    preparation: dict[str, Any] | None = None,
 ) -> ModelConfig:
     """Return the configuration of the network that the options ask for."""
     backbone = backbone_config(options, features.size)
@@ -242,6 +246,7 @@ def model_config(
         window_size=options.window_size,
         window_offset=options.window_offset,
         behaviors={name: task.classes for name, task in tasks.items() if task.classes},
+        preparation=preparation,
     )
 
 
