@@ -79,7 +79,10 @@ def _lacking(
 def _asked(options: ConvertOptions) -> dict[str, Any]:
     """Return what the contents of a store follow from, beside the recordings."""
     values = options.model_dump(mode="json")
-    return {name: values[name] for name in (*PREPARING, "annot_format", "storage")}
+    asked = {name: values[name] for name in (*PREPARING, "annot_format", "storage")}
+    if options.subject is not None:  # stores of earlier versions do not have it
+        asked["subject"] = options.subject
+    return asked
 
 
 def _existing(options: ConvertOptions, destination: Destination) -> Store | None:

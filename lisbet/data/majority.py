@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lisbet.config import Dataset, Features
+from lisbet.data.annotations import annotation_file, choice_of
 from lisbet.data.labels import LABEL_READERS
 from lisbet.data.prepare import renamed, selected
 from lisbet.data.readers import READERS
@@ -121,10 +122,10 @@ def _behaviors(files: tuple[Path, ...], dataset: Dataset, options: DataOptions) 
     """Return the behaviours that the annotations of a recording name."""
     assert dataset.annotations is not None
     reader = LABEL_READERS[dataset.annotations]
-    (file,) = reader.find(files[0].parent)
+    file, choice = annotation_file(dataset.annotations, files), choice_of(files, options)
     if reader.names is not None:
-        return reader.names(file)
+        return reader.names(file, choice=choice)
     read = READERS[dataset.format].read
     assert read is not None
     record = from_dataset("", files[0], read(list(files)), options.fps)
-    return reader.read(file, record.frames, record.fps or options.fps).behaviors
+    return reader.read(file, record.frames, record.fps or options.fps, choice=choice).behaviors

@@ -18,8 +18,8 @@ import zarr
 from rich.console import Console
 
 from lisbet.config import Features
+from lisbet.data.annotations import find_annotations
 from lisbet.data.destination import Destination
-from lisbet.data.labels import LABEL_READERS
 from lisbet.data.load import Source, ordered, read_all, report
 from lisbet.data.majority import read_usual
 from lisbet.data.record import Record
@@ -270,7 +270,7 @@ def _files(source: Source, options: ConvertOptions) -> list[Path]:
     """Return the files that a recording is made of, annotations included."""
     files = list(source.files)
     if options.annot_format is not None:
-        files += LABEL_READERS[options.annot_format].find(source.files[0].parent)
+        files += find_annotations(options.annot_format, source.files)
     return files
 
 

@@ -32,6 +32,7 @@ def labels_of(
     fps: float | None,
     file: Path,
     *,
+    start_s: float = 0.0,
     slack: int = SLACK_FRAMES,
 ) -> Labels:
     """Turn events into behaviours frame by frame.
@@ -42,13 +43,15 @@ def labels_of(
     Parameters
     ----------
     events : list of Event
-        In seconds from the first frame.
+        In seconds.
     frames : int
         Length of the recording.
     fps : float or None
         Its frame rate.
     file : Path
         Where the events come from, for messages.
+    start_s : float
+        Time of the first frame in the events: what is before it is left out.
     slack : int
         Frames after the last one in which an event may end.
 
@@ -73,6 +76,7 @@ def labels_of(
             f"{file.name} names {len(behaviors)} behaviours, such as {behaviors[0]!r} and "
             f"{behaviors[1]!r}; expected at most {BEHAVIORS}. Check which column holds their names"
         )
+    events = _since(start_s, events, file)
     number = {name: index for index, name in enumerate(behaviors)}
     for event in events:
         _check_event(event, frames, fps, file, float(event.end_s) * fps, slack)
@@ -102,14 +106,37 @@ def labels_of(
     return Labels(behaviors, active, warnings=warnings, notes=notes)
 
 
-def _check_event(
-    event: Event, frames: int, fps: float, file: Path, last: float, slack: int
-) -> None:
-    """Refuse an event that runs backwards or leaves the recording; `last` is in frames."""
+def _since(start_s: float, events: list[Event], file: Path) -> list[Event]:
+    """Return the events in seconds from the first frame of a recording that begins later."""
+    if not start_s:
+        return events
+    for event in events:
+        _check_order(event, file)
+    # Rounded, as a difference of decimal fractions may be -1e-16 instead of 0.
+    return [
+        Event(
+            event.behavior,
+            max(round(event.start_s - start_s, 9), 0.0),
+            round(event.end_s - start_s, 9),
+        )
+        for event in events
+        if event.end_s > start_s or event.start_s >= start_s
+    ]
+
+
+def _check_order(event: Event, file: Path) -> None:
+    """Refuse an event that runs backwards or begins before the video."""
     if not 0 <= event.start_s <= event.end_s:
         raise DataError(
             f"{file.name}: {event.behavior!r} runs from {event.start_s:g} s to {event.end_s:g} s"
         )
+
+
+def _check_event(
+    event: Event, frames: int, fps: float, file: Path, last: float, slack: int
+) -> None:
+    """Refuse an event that runs backwards or leaves the recording; `last` is in frames."""
+    _check_order(event, file)
     if last > frames + slack:
         needed = last - frames
         allow = f", or accept it with --event_slack={math.ceil(needed)}" if needed < 1e6 else ""

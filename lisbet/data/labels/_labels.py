@@ -39,6 +39,10 @@ class Labels:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def warned(self, text: str) -> "Labels":
+        """Return the labels with one more warning."""
+        return replace(self, warnings=(*self.warnings, text))
+
     def over(self, behaviors: tuple[str, ...]) -> "Labels":
         """Return the labels over other behaviours, among which all own ones are."""
         active = np.zeros((len(self.active), len(behaviors)), dtype=bool)
@@ -74,7 +78,13 @@ class ReadLabels(Protocol):
     """Reads the annotations of a recording with so many frames."""
 
     def __call__(
-        self, file: Path, frames: int, fps: float | None, *, choice: Choice = ALL
+        self,
+        file: Path,
+        frames: int,
+        fps: float | None,
+        start_s: float = 0.0,
+        *,
+        choice: Choice = ALL,
     ) -> Labels:
         """Return the behaviours of each frame; `fps` is None if unknown."""
 
@@ -95,15 +105,17 @@ class LabelReader:
     patterns : tuple of str
         Names of its files, as shell patterns; letter case does not matter.
     read : callable
-        ``read(file, frames, fps, choice=…)`` reads one file of a recording with so many frames, at
-        so many per second (None if unknown). Raises DataError, OSError or ValueError when it
-        cannot.
+        ``read(file, frames, fps, start_s=0.0, choice=…)`` reads one file of a recording with so
+        many frames, at so many per second (None if unknown), of which the first is at `start_s`
+        seconds of the video. Raises DataError, OSError or ValueError when it cannot.
     events : bool
         Whether files list what happened, so that a behaviour that never did is not in them. Else
         they name every behaviour, and all files must name the same.
     names : callable, optional
         ``names(file, choice=…)`` returns the behaviours that a file names, without regard to its
         frames; default: the whole recording is read for them.
+    frame_rate : callable, optional
+        ``frame_rate(file)`` returns the frame rate that a file states, or None.
     recognises : callable, optional
         ``recognises(file)`` says whether a file is of this format, from its content.
     title : str
@@ -114,6 +126,7 @@ class LabelReader:
     read: ReadLabels
     events: bool = False
     names: ReadNames | None = None
+    frame_rate: Callable[[Path], float | None] | None = None
     recognises: Callable[[Path], bool] | None = None
     title: str = "annotations"
 

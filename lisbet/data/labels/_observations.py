@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lisbet.data.labels._labels import same_name
@@ -39,6 +40,11 @@ class Observed:
     rates: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def since_start(self, times: np.ndarray) -> np.ndarray:
+        """Return times in seconds from the first frame of the video."""
+        # Rounded, as a difference of decimal fractions may be -1e-16 instead of 0.
+        return np.round(times - self.start_s, 9) if self.start_s else times
+
     def only(self, rows: pd.Series) -> "Observed":
         """Keep some rows."""
         return replace(self, table=self.table[rows])
@@ -67,18 +73,19 @@ def observed(table: pd.DataFrame, recording: tuple[str, ...], file: Path) -> Obs
         If there are several observations or videos, and not exactly one is the recording's.
     """
     media = media_column(table)
-    columns = [name for name in ("Observation id", "Source", media) if name in table]
+    columns = [name for name in ("Observation id", "Source", media) if name and name in table]
     if not len(table) or not columns:
         return _of_one(table, None, None, file)
     keys = pd.DataFrame({column: stripped(table[column]) for column in columns})
-    groups = [_Group.of(row, media) for row in keys.drop_duplicates().to_dict("records")]
+    rows = keys.drop_duplicates().itertuples(index=False, name=None)
+    groups = [_Group.of(dict(zip(columns, row, strict=True)), media) for row in rows]
     if len(groups) == 1:
         return _of_one(table, None, None, file)
     chosen, name = _matching(groups, recording)
     if len({group.video for group in chosen}) != 1 and len({g.origin for g in chosen}) != 1:
         raise _ambiguous(groups, chosen, recording, file)
-    rows = [tuple(group.row[column] for column in columns) for group in chosen]
-    own = pd.MultiIndex.from_frame(keys).isin(rows)
+    chosen_keys = [tuple(group.row[column] for column in columns) for group in chosen]
+    own = pd.MultiIndex.from_frame(keys).isin(chosen_keys)
     whole = len(chosen) == sum(group.origin == chosen[0].origin for group in groups)
     text = chosen[0].text if len(chosen) == 1 else f"observation {chosen[0].observation!r}"
     note = f"{file.name}: events of {text}, as the recording may be named {name!r}"
@@ -156,7 +163,7 @@ def _ambiguous(
 
 def _of_one(table: pd.DataFrame, media: str | None, note: str | None, file: Path) -> Observed:
     """Return the rows of one observation with its start and frame rates."""
-    notes = () if note is None else (note,)
+    notes: tuple[str, ...] = () if note is None else (note,)
     stated = table[OFFSET].iloc[0] if OFFSET in table and len(table) else ""
     offset_s = _number(stated) or 0.0
     if offset_s:
@@ -164,7 +171,7 @@ def _of_one(table: pd.DataFrame, media: str | None, note: str | None, file: Path
     place, before_s = None, 0.0
     if media is not None:
         place, before_s = _place(table, media, file)
-    rates = _rates(table, place)
+    rates = rates_of(table, place)
     return Observed(table, offset_s + before_s, rates, notes)
 
 
@@ -188,8 +195,8 @@ def _place(table: pd.DataFrame, media: str, file: Path) -> tuple[int, float]:
     return place, float(sum(value for value in before if value))
 
 
-def _rates(table: pd.DataFrame, place: int | None) -> tuple[float, ...]:
-    """Return the frame rates of some rows, NaN for text; "NA" and nothing say that it is unknown."""
+def rates_of(table: pd.DataFrame, place: int | None = None) -> tuple[float, ...]:
+    """Return the frame rates of some rows, NaN for text; "NA" stands for an unknown one."""
     column = next((name for name in RATES if name in table), None)
     if column is None:
         return ()

@@ -162,7 +162,7 @@ def read_table(file: Path, layout: Layout, times: tuple[str, ...] = ()) -> pd.Da
 
 
 def _unique(columns: tuple[str, ...]) -> list[str]:
-    """Number columns of the same name, and those without one."""
+    """Return names for columns of which some have the same name, or none."""
     unique: list[str] = []
     for number, name in enumerate(columns):
         unique.append(name if name and name not in unique else f"{name}\0{number}")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lisbet.data.labels._events import Event, labels_of
 from lisbet.data.labels._labels import ALL, Choice, LabelReader, Labels, require_subject
-from lisbet.data.labels._observations import OFFSET, Observed, observed, stripped
+from lisbet.data.labels._observations import OFFSET, Observed, observed, rates_of, stripped
 from lisbet.data.labels._table import (
     SEPARATORS,
     encoding_of,
@@ -30,7 +30,9 @@ EXPORT = (
 UNKNOWN = ("", "NA", "NAN")
 
 
-def _read(file: Path, frames: int, fps: float | None, *, choice: Choice = ALL) -> Labels:
+def _read(
+    file: Path, frames: int, fps: float | None, start_s: float = 0.0, *, choice: Choice = ALL
+) -> Labels:
     rows = _rows(file, choice)
     stated = rows.rates[0] if len(rows.rates) == 1 else None
     if fps is None:
@@ -42,7 +44,7 @@ def _read(file: Path, frames: int, fps: float | None, *, choice: Choice = ALL) -
             )
         fps = stated
     events = _events(rows, file)
-    labels = labels_of(events, frames, fps, file, slack=choice.slack)
+    labels = labels_of(events, frames, fps, file, start_s=start_s, slack=choice.slack)
     known = stated if stated is not None and 0 < stated < math.inf else None
     return Labels(
         labels.behaviors,
@@ -57,24 +59,15 @@ def _names(file: Path, *, choice: Choice = ALL) -> tuple[str, ...]:
     return tuple(_rows(file, choice).table["Behavior"].unique().tolist())
 
 
+def _frame_rate(file: Path) -> float | None:
+    """Return the frame rate that all rows state; None without one."""
+    rates = rates_of(_table(file))
+    return rates[0] if len(rates) == 1 and 0 < rates[0] < math.inf else None
+
+
 def _rows(file: Path, choice: Choice) -> Observed:
-    """Return the rows of a recording, and of a subject, with names without white space around."""
-    require_csv(file, text=True)  # before the preamble is searched line by line
-    layout = find_header(file, _is_header)
-    if layout is None:
-        raise DataError(f"{file.name} is no tabular export of BORIS: {_what(file)}")
-    table = read_table(file, layout, times=("Time", START, STOP))
-    preamble = {
-        row[0]: row[1]
-        for row in first_rows(file, layout.encoding, layout.separator)[: layout.skip]
-        if len(row) > 1
-    }
-    named = {column: stripped(table[column]) for column in table if _names_something(column)}
-    table = table.assign(**named)
-    if ID not in table and ID in preamble:
-        table = table.assign(**{ID: preamble[ID]})
-    if OFFSET not in table and OFFSET in preamble:
-        table = table.assign(**{OFFSET: preamble[OFFSET]})
+    """Return the rows of a recording, and of a subject."""
+    table = _table(file)
     rows = observed(table, choice.recording, file)
     if choice.subject is None:
         return rows
@@ -87,8 +80,26 @@ def _rows(file: Path, choice: Choice) -> Observed:
     return rows.only(rows.table["Subject"] == choice.subject)
 
 
-def _names_something(column: str) -> bool:
-    return column in ("Behavior", "Subject", *KIND_COLUMNS) or column.startswith("Modif")
+def _table(file: Path) -> pd.DataFrame:
+    """Read an export, with names without white space around, and what is said before it."""
+    require_csv(file, text=True)  # before the preamble is searched line by line
+    layout = find_header(file, _is_header)
+    if layout is None:
+        raise DataError(f"{file.name} is no tabular export of BORIS: {_what(file)}")
+    table = read_table(file, layout, times=("Time", START, STOP))
+    preamble = {
+        row[0]: row[1]
+        for row in first_rows(file, layout.encoding, layout.separator)[: layout.skip]
+        if len(row) > 1
+    }
+    for column in map(str, table.columns):
+        if column in ("Behavior", "Subject", *KIND_COLUMNS) or column.startswith("Modif"):
+            table[column] = stripped(table[column])
+    if ID not in table and ID in preamble:
+        table = table.assign(**{ID: preamble[ID]})
+    if OFFSET not in table and OFFSET in preamble:
+        table = table.assign(**{OFFSET: preamble[OFFSET]})
+    return table
 
 
 def _is_header(cells: set[str]) -> bool:
@@ -131,8 +142,8 @@ def _aggregated(rows: Observed, file: Path) -> list[Event]:
             f"{file.name}: Behavior type of row {table.index[row] + 1} is {kinds.iloc[row]!r}; "
             "expected STATE or POINT in a table of aggregated events"
         )
-    starts = seconds(table, START, file) - rows.start_s
-    stops = seconds(table, STOP, file) - rows.start_s
+    starts = rows.since_start(seconds(table, START, file))
+    stops = rows.since_start(seconds(table, STOP, file))
     return [
         Event(*event)
         for event in zip(table["Behavior"], starts.tolist(), stops.tolist(), strict=True)
@@ -141,10 +152,10 @@ def _aggregated(rows: Observed, file: Path) -> list[Event]:
 
 def _paired(rows: Observed, file: Path) -> list[Event]:
     """Pair starts and stops of each behaviour of each subject, with the same modifiers."""
-    table = rows.table.assign(Time=seconds(rows.table, "Time", file) - rows.start_s)
+    table = rows.table.assign(Time=rows.since_start(seconds(rows.table, "Time", file)))
     table = table.sort_values("Time", kind="stable")
     kind = next(column for column in KIND_COLUMNS if column in table)
-    of_key = [column for column in table if column == "Subject" or column.startswith("Modif")]
+    of_key = [name for name in map(str, table) if name == "Subject" or name.startswith("Modif")]
     keys = zip(table["Behavior"], *(table[column] for column in of_key), strict=True)
     running: dict[tuple[str, ...], float] = {}
     events = []
@@ -182,6 +193,7 @@ READER = LabelReader(
     patterns=("*boris*.csv", "*boris*.tsv"),
     read=_read,
     names=_names,
+    frame_rate=_frame_rate,
     events=True,
     recognises=lambda file: recognise(file, _is_header),
     title="BORIS",

@@ -22,7 +22,9 @@ from lisbet.errors import DataError
 COLUMNS = ("behavior", "start_time", "end_time")
 
 
-def _read(file: Path, frames: int, fps: float | None, *, choice: Choice = ALL) -> Labels:
+def _read(
+    file: Path, frames: int, fps: float | None, start_s: float = 0.0, *, choice: Choice = ALL
+) -> Labels:
     table = _table(file, choice)
     rows = zip(
         table["behavior"].str.strip(),
@@ -30,7 +32,8 @@ def _read(file: Path, frames: int, fps: float | None, *, choice: Choice = ALL) -
         seconds(table, "end_time", file),
         strict=True,
     )
-    return labels_of([Event(*row) for row in rows], frames, fps, file, slack=choice.slack)
+    events = [Event(*row) for row in rows]
+    return labels_of(events, frames, fps, file, start_s=start_s, slack=choice.slack)
 
 
 def _names(file: Path, *, choice: Choice = ALL) -> tuple[str, ...]:

@@ -12,8 +12,10 @@ from lisbet.errors import DataError
 AXES = ("time", "behaviors", "annotators")
 
 
-def _read(file: Path, frames: int, fps: float | None, *, choice: Choice = ALL) -> Labels:
-    del frames, fps  # it is given frame by frame
+def _read(
+    file: Path, frames: int, fps: float | None, start_s: float = 0.0, *, choice: Choice = ALL
+) -> Labels:
+    del frames, fps, start_s  # it is given frame by frame
     if choice.subject is not None:
         raise DataError(
             f"{file.name} does not name subjects, so --subject={choice.subject} cannot apply; "
