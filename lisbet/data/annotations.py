@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ BORIS_PROJECT = (".boris",)
 SPREADSHEETS = (".xlsx", ".xls", ".ods")
 
 
-def video_names(tracking: Iterable[Path]) -> tuple[str, ...]:
+def video_names(tracking: Sequence[Path]) -> tuple[str, ...]:
     """Return the names that the video of some tracking files may have, without extension.
 
     Examples
@@ -35,8 +35,13 @@ def video_names(tracking: Iterable[Path]) -> tuple[str, ...]:
     >>> video_names([Path("rec1/m1DLC_resnet50_miceshuffle1_200000.csv")])
     ('m1', 'rec1')
     """
-    names: dict[str, None] = {}
-    folders: dict[str, None] = {}
+    folders = [file.resolve().parent.name for file in tracking]
+    return tuple(dict.fromkeys([*_stems(tracking), *folders]))
+
+
+def _stems(tracking: Sequence[Path]) -> list[str]:
+    """Return the name of the video in the name of each tracking file."""
+    names = []
     for file in tracking:
         name = file.stem
         if found := TRACKER.search(name):
@@ -46,9 +51,8 @@ def video_names(tracking: Iterable[Path]) -> tuple[str, ...]:
         else:
             for ending in ENDINGS:
                 name = name.removesuffix(ending)
-        names[name] = None
-        folders[file.resolve().parent.name] = None
-    return tuple(names | folders)
+        names.append(name)
+    return names
 
 
 def choice_of(tracking: tuple[Path, ...], options: DataOptions) -> Choice:
@@ -77,7 +81,7 @@ def find_annotations(annotations: str, tracking: tuple[Path, ...]) -> list[Path]
     if len(files) > 1:
         files = [file for file in files if _recognised(reader, file)] or files
     if len(files) > 1:
-        names = video_names(tracking)[:-1]
+        names = _stems(tracking)
         files = [file for file in files if _named_as(file, names)] or files
     return files
 
@@ -126,8 +130,8 @@ def _recognised(reader: LabelReader, file: Path) -> bool:
     return reader.recognises is not None and reader.recognises(file)
 
 
-def _named_as(file: Path, names: tuple[str, ...]) -> bool:
-    """Whether the name of an annotation file begins or ends with that of a video."""
+def _named_as(file: Path, names: list[str]) -> bool:
+    """Whether the name of an annotation file contains that of a video as whole words."""
     own = file.stem.casefold()
     return any(
         re.search(rf"(^|[^a-z0-9]){re.escape(name.casefold())}([^a-z0-9]|$)", own)

@@ -104,8 +104,8 @@ def _existing(options: ConvertOptions, destination: Destination) -> Store | None
 
 
 def _other_preparation(place: str, was: dict[str, Any], now: dict[str, Any]) -> str:
-    lines = [f"  --{name}: was {was.get(name)!r}, is {now[name]!r}"
-             for name in now if was.get(name) != now[name]]  # fmt: skip
+    lines = [f"  --{name}: was {was.get(name)!r}, is {now.get(name)!r}"
+             for name in was | now if was.get(name) != now.get(name)]  # fmt: skip
     return (
         f"{place} was converted with other options; use those, another place, or "
         "--overwrite:\n" + "\n".join(lines)

@@ -81,8 +81,8 @@ def observed(table: pd.DataFrame, recording: tuple[str, ...], file: Path) -> Obs
     groups = [_Group.of(dict(zip(columns, row, strict=True)), media) for row in rows]
     if len(groups) == 1:
         return _of_one(table, None, None, file)
-    chosen, name = _matching(groups, recording)
-    if len({group.video for group in chosen}) != 1 and len({g.origin for g in chosen}) != 1:
+    chosen, name, certain = _matching(groups, recording)
+    if not certain:
         raise _ambiguous(groups, chosen, recording, file)
     chosen_keys = [tuple(group.row[column] for column in columns) for group in chosen]
     own = pd.MultiIndex.from_frame(keys).isin(chosen_keys)
@@ -113,11 +113,6 @@ class _Group:
         return self.observation, self.source
 
     @property
-    def video(self) -> tuple[str, str, str]:
-        """The observation and this one of its videos."""
-        return *self.origin, self.media
-
-    @property
     def text(self) -> str:
         video = file_name(self.media) or "no video"
         return f"observation {self.observation!r} ({video})" if self.observation else video
@@ -138,13 +133,18 @@ def stem(path: str) -> str:
     return Path(file_name(path)).stem
 
 
-def _matching(groups: list[_Group], recording: tuple[str, ...]) -> tuple[list[_Group], str]:
-    """Return the groups whose video, or else whose observation, has a name of the recording."""
-    for of_group in (lambda group: stem(group.media), lambda group: group.observation):
-        for name in recording:
-            if found := [group for group in groups if same_name(of_group(group), name)]:
-                return found, name
-    return [], ""
+def _matching(groups: list[_Group], recording: tuple[str, ...]) -> tuple[list[_Group], str, bool]:
+    """Return the groups whose video, or else whose observation, has a name of the recording.
+
+    Also the name, and whether they are one video or one observation.
+    """
+    for name in recording:
+        if found := [group for group in groups if same_name(stem(group.media), name)]:
+            return found, name, len(found) == 1
+    for name in recording:
+        if found := [group for group in groups if same_name(group.observation, name)]:
+            return found, name, len({group.origin for group in found}) == 1
+    return [], "", False
 
 
 def _ambiguous(

@@ -129,7 +129,7 @@ def read_table(file: Path, layout: Layout, times: tuple[str, ...] = ()) -> pd.Da
     """
     require_csv(file, text=True)
     columns = _unique(layout.columns)
-    spare = [f"\0{number}" for number in range(SPARE_COLUMNS)]
+    spare = [f"\1{number}" for number in range(SPARE_COLUMNS)]
     try:
         table = pd.read_csv(
             file, skiprows=layout.skip + 1, header=None, names=[*columns, *spare], dtype=str,
