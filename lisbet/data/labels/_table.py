@@ -18,8 +18,8 @@ HEADER_ROWS = 200
 """The header of a table is looked for in so many rows: older BORIS exports have a preamble."""
 HEAD_BYTES = 2**16
 """So much of a file is looked at to recognise it."""
-SPARE_COLUMNS = 16
-"""Cells after the last column of the header: accepted where they are empty in all rows."""
+SPARE_COLUMNS = 64
+"""At most so many cells after the last column of the header are accepted, all of them empty."""
 DECIMAL_COMMA = r"^([+-]?\d*),(\d+)$"
 
 
@@ -129,7 +129,8 @@ def read_table(file: Path, layout: Layout, times: tuple[str, ...] = ()) -> pd.Da
     """
     require_csv(file, text=True)
     columns = _unique(layout.columns)
-    spare = [f"\1{number}" for number in range(SPARE_COLUMNS)]
+    beside = min(_most_cells(file, layout.separator) - len(columns), SPARE_COLUMNS)
+    spare = [f"\1{number}" for number in range(beside)]
     try:
         table = pd.read_csv(
             file, skiprows=layout.skip + 1, header=None, names=[*columns, *spare], dtype=str,
@@ -141,9 +142,9 @@ def read_table(file: Path, layout: Layout, times: tuple[str, ...] = ()) -> pd.Da
     except (ValueError, pd.errors.ParserError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{file.name} cannot be read as a table: {reason}") from error
-    outside = np.flatnonzero((table[spare] != "").any(axis=1))
-    if len(outside):
-        row = outside[0]
+    outside = [number for name in spare for number in np.flatnonzero(table[name] != "")[:1]]
+    if outside:
+        row = min(outside)
         raise DataError(
             f"{file.name}: row {row + 1} has more cells than the header ({len(columns)}); expected "
             "one for each column. Put text that contains the separator "
@@ -159,6 +160,13 @@ def read_table(file: Path, layout: Layout, times: tuple[str, ...] = ()) -> pd.Da
     for column in set(times) & set(columns):
         table[column] = decimal_points(table[column], layout.separator)
     return table
+
+
+def _most_cells(file: Path, separator: str) -> int:
+    """Return how many cells a line has at most; separators in quotes are counted as well."""
+    mark = separator.encode()
+    with file.open("rb") as stream:
+        return 1 + max((line.count(mark) for line in stream), default=0)
 
 
 def _unique(columns: tuple[str, ...]) -> list[str]:

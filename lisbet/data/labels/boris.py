@@ -146,7 +146,7 @@ def _aggregated(rows: Observed, file: Path) -> list[Event]:
     stops = rows.since_start(seconds(table, STOP, file))
     return [
         Event(*event)
-        for event in zip(table["Behavior"], starts.tolist(), stops.tolist(), strict=True)
+        for event in zip(table["Behavior"].tolist(), starts.tolist(), stops.tolist(), strict=True)
     ]
 
 
@@ -156,12 +156,11 @@ def _paired(rows: Observed, file: Path) -> list[Event]:
     table = table.sort_values("Time", kind="stable")
     kind = next(column for column in KIND_COLUMNS if column in table)
     of_key = [name for name in map(str, table) if name == "Subject" or name.startswith("Modif")]
-    keys = zip(table["Behavior"], *(table[column] for column in of_key), strict=True)
+    keys = zip(*(table[column].tolist() for column in ("Behavior", *of_key)), strict=True)
+    kinds = table[kind].str.upper().tolist()
     running: dict[tuple[str, ...], float] = {}
     events = []
-    for key, time_s, what in zip(
-        keys, table["Time"].tolist(), table[kind].str.upper(), strict=True
-    ):
+    for key, time_s, what in zip(keys, table["Time"].tolist(), kinds, strict=True):
         behavior = key[0]
         if what == "POINT":
             events.append(Event(behavior, time_s, time_s))
