@@ -203,6 +203,15 @@ def test_annotations_of_another_format_are_named(tmp_path, asked):
         load(tmp_path, asked)
 
 
+def test_a_table_of_another_format_than_its_name_says(tmp_path):
+    track(tmp_path / "r")
+    write(tmp_path / "r", state(1, 2), "all_events.csv")
+    with pytest.raises(
+        DataError, match="all_events.csv looks like BORIS, not like --annot_format=csv_events: use"
+    ):
+        load(tmp_path, "csv_events", fps=30)
+
+
 def test_annotations_of_movement_under_another_name(tmp_path):
     write_recording(tmp_path / "r", walk(30, names(), 0), names())
     active = np.eye(2, dtype=bool)[np.arange(30) % 2]
@@ -278,5 +287,8 @@ def test_a_subject_in_a_store(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(words)
     assert "subject" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["dataset_info", "--subject=mouse", "d"])
+    assert "pass --annot_format" in capsys.readouterr().err
     with pytest.raises(DataError, match="so --subject cannot apply"):
         load("d.zarr", "movement", "zarr", subject="mouse")

@@ -11,7 +11,7 @@ from conftest import SHARED, names, walk
 from lisbet.config import Dataset
 from lisbet.data.annotations import video_names
 from lisbet.data.labels import LABEL_READERS, Choice
-from lisbet.data.load import load_records
+from lisbet.data.load import Source, load_records, read_one
 from lisbet.errors import DataError
 from lisbet.options import DataOptions
 
@@ -206,7 +206,7 @@ def test_several_observations_of_no_known_video_are_refused(tmp_path):
     ):
         read(file, recording=("v", "r"))
     coders = state(1, 2, **{"Observation id": "x"}) + state(5, 7, **{"Observation id": "y"})
-    with pytest.raises(DataError, match=r"2 observations or videos that are named 'a'"):
+    with pytest.raises(DataError, match=r"2 of them are named 'a'"):
         read(write(tmp_path, coders), recording=("a",))
 
 
@@ -235,6 +235,31 @@ def test_one_video_of_an_observation_of_several(tmp_path):
         row["Media duration (s)"] = "NA"
     with pytest.raises(DataError, match="'b.mp4' is one of several videos of one observation"):
         read(write(tmp_path, rows), recording=("b",))
+
+
+def test_files_that_several_recordings_share(tmp_path):
+    """Nothing is taken for a recording that only may be its own."""
+    track(tmp_path, "a")
+    files = {stem: (track(tmp_path, stem),) for stem in ("b", "c")}
+    write(tmp_path, two_observations())
+    dataset = Dataset(path=tmp_path, format="dlc", annotations="boris")
+    record = read_one(Source("b", files["b"], "b"), dataset, DataOptions())
+    assert frames_of(record.labels, "sniff") == span(150, 209)
+    said = read_one(Source("c", files["c"], "c"), dataset, DataOptions())
+    assert "2 observations or videos; none is named 'c'" in said
+    write(tmp_path, state(1, 2, **{"Media file name": "b.mp4"}))
+    said = read_one(Source("c", files["c"], "c"), dataset, DataOptions())
+    assert "events of one observation; none is named 'c': observation 'obs1' (b.mp4)" in said
+    write(tmp_path, state(3, 4), "boris_c.csv")  # of a.mp4, but named as the video
+    record = read_one(Source("c", files["c"], "c"), dataset, DataOptions())
+    assert frames_of(record.labels, "sniff") == span(90, 119)
+    events = dataset.model_copy(update={"annotations": "csv_events"})
+    (tmp_path / "annotations.csv").write_text("behavior,start_time,end_time\nrun,1,2\n")
+    said = read_one(Source("c", files["c"], "c"), events, DataOptions(fps=30))
+    assert "found none; its name must contain that of the video, 'c'" in said
+    (tmp_path / "annotations.csv").rename(tmp_path / "c_events.csv")
+    record = read_one(Source("c", files["c"], "c"), events, DataOptions(fps=30))
+    assert frames_of(record.labels, "run") == span(30, 59)
 
 
 def test_observations_are_chosen_by_tracking_file_or_folder(tmp_path):

@@ -55,16 +55,34 @@ def _stems(tracking: Sequence[Path]) -> list[str]:
     return names
 
 
-def choice_of(tracking: tuple[Path, ...], options: DataOptions) -> Choice:
-    """Return which events of an annotation file are meant for a recording."""
-    return Choice(video_names(tracking), options.subject, options.event_slack)
+def choice_of(
+    tracking: tuple[Path, ...], options: DataOptions, file: Path, video: str = ""
+) -> Choice:
+    """Return which events of an annotation file are meant for a recording.
+
+    Parameters
+    ----------
+    tracking : tuple of Path
+        The tracking files of the recording.
+    options : DataOptions
+        Subject, and how far events may reach.
+    file : Path
+        The annotation file.
+    video : str
+        Name of the recording's video, if it shares its folder with other recordings.
+    """
+    recording = (video,) if video else video_names(tracking)
+    shared = bool(video) and not _named_as(file, [video])
+    return Choice(recording, options.subject, options.event_slack, shared)
 
 
-def find_annotations(annotations: str, tracking: tuple[Path, ...]) -> list[Path]:
+def find_annotations(annotations: str, tracking: tuple[Path, ...], video: str = "") -> list[Path]:
     """Return the annotation files of a recording: one, where it can be told which.
 
     Files are taken by their names; else by their content. Of several, those that are recognised by
-    their content are left, and of these the one that is named as the tracking file's video.
+    their content are left, and of these the one that is named as the tracking file's video. In a
+    folder of several recordings, a file must be named as the video, or hold the events of several
+    videos.
 
     Parameters
     ----------
@@ -72,22 +90,25 @@ def find_annotations(annotations: str, tracking: tuple[Path, ...]) -> list[Path]
         Their format.
     tracking : tuple of Path
         The tracking files of the recording.
+    video : str
+        Name of its video, if it shares its folder with other recordings.
     """
     reader = LABEL_READERS[annotations]
     folder = tracking[0].parent
+    names = [video] if video else _stems(tracking)
     files = [file for file in reader.find(folder) if file not in tracking]
     if not files:
         files = [file for file in _others(folder, tracking) if _recognised(reader, file)]
     if len(files) > 1:
         files = [file for file in files if _recognised(reader, file)] or files
-    if len(files) > 1:
-        names = _stems(tracking)
-        files = [file for file in files if _named_as(file, names)] or files
-    return files
+    named = [file for file in files if _named_as(file, names)]
+    if video and not reader.chooses:
+        return named
+    return named if named and (video or len(files) > 1) else files
 
 
-def annotation_file(annotations: str, tracking: tuple[Path, ...]) -> Path:
-    """Return the annotation file of a recording.
+def annotation_file(annotations: str, tracking: tuple[Path, ...], video: str = "") -> Path:
+    """Return the annotation file of a recording; for the parameters see `find_annotations`.
 
     Raises
     ------
@@ -95,21 +116,38 @@ def annotation_file(annotations: str, tracking: tuple[Path, ...]) -> Path:
         If there is none, or more than one; the message names files of other formats.
     """
     reader = LABEL_READERS[annotations]
-    files = find_annotations(annotations, tracking)
+    files = find_annotations(annotations, tracking, video)
     if len(files) == 1:
+        _require_format(annotations, files[0])
         return files[0]
-    if not files and (hints := list(_hints(tracking))):
+    if not files and (hints := list(_hints(annotations, tracking))):
         raise DataError(f"no annotations for --annot_format={annotations}. {'; '.join(hints)}")
     found = ", ".join(file.name for file in files) or "none"
     raise DataError(
         f"expected one annotation file ({' or '.join(reader.patterns)}, --annot_format="
         f"{annotations}), found {found}"
+        + (f"; its name must contain that of the video, {video!r}" if video else "")
     )
 
 
-def _hints(tracking: tuple[Path, ...]) -> Iterator[str]:
+def _require_format(annotations: str, file: Path) -> None:
+    """Refuse a table that only has the name of the format, and is one of another."""
+    if file.suffix.lower() == ".nc" or _recognised(LABEL_READERS[annotations], file):
+        return
+    for name, reader in LABEL_READERS.items():
+        if _recognised(reader, file):
+            raise DataError(
+                f"{file.name} looks like {reader.title}, not like --annot_format={annotations}: "
+                f"use --annot_format={name}"
+            )
+
+
+def _hints(annotations: str, tracking: tuple[Path, ...]) -> Iterator[str]:
     """Name the files in a recording's folder that hold annotations of other formats."""
-    for file in _others(tracking[0].parent, tracking):
+    others = _others(tracking[0].parent, tracking)
+    if any(_recognised(LABEL_READERS[annotations], file) for file in others):
+        return  # there are some of the right format, but of other recordings
+    for file in others:
         for name, reader in LABEL_READERS.items():
             if _recognised(reader, file):
                 yield f"{file.name} looks like {reader.title}: use --annot_format={name}"

@@ -46,10 +46,14 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Source:
-    """Where one recording lies: its id and its tracking files."""
+    """Where one recording lies: its id and its tracking files.
+
+    `video` is the name of its video, where it shares its folder with other recordings.
+    """
 
     id: str
     files: tuple[Path, ...]
+    video: str = ""
 
     @property
     def bytes(self) -> int:
@@ -122,6 +126,7 @@ def _load_whole(dataset: Dataset, options: DataOptions) -> list[Record]:
     kept = [record for record in records if _passes(record.id, options.data_filter)]
     if not kept:
         raise _none_passes(dataset, [record.id for record in records], options.data_filter)
+    warn_of_empty(kept)
     return kept
 
 
@@ -359,8 +364,8 @@ def read_one(
 def _read_labels(source: Source, record: Record, annotations: str, options: DataOptions) -> Labels:
     """Read the annotations beside a recording's tracking file."""
     reader = LABEL_READERS[annotations]
-    file = annotation_file(annotations, source.files)
-    choice = choice_of(source.files, options)
+    file = annotation_file(annotations, source.files, source.video)
+    choice = choice_of(source.files, options, file, source.video)
     try:
         labels = reader.read(file, record.frames, record.fps, choice=choice)
     except DataError:

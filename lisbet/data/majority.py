@@ -64,7 +64,10 @@ def _unordered(features: Features) -> tuple[frozenset[str], ...]:
 
 
 def read_usual(
-    folders: list[tuple[Path, ...]], dataset: Dataset, options: DataOptions
+    folders: list[tuple[Path, ...]],
+    dataset: Dataset,
+    options: DataOptions,
+    videos: list[str] | None = None,
 ) -> Usual | None:
     """Read the names of all recordings, and return those that most have.
 
@@ -78,6 +81,8 @@ def read_usual(
         Formats of the files.
     options : DataOptions
         What is selected and renamed.
+    videos : list of str, optional
+        Names of the videos of recordings that share a folder; empty for those that do not.
 
     Returns
     -------
@@ -87,11 +92,11 @@ def read_usual(
     features: list[Features] = []
     listed: Counter[tuple[str, ...]] = Counter()
     events: set[str] = set()
-    for files in folders:
+    for files, video in zip(folders, videos or [""] * len(folders), strict=True):
         try:
             features.append(_features(files, dataset, options))
             if dataset.annotations is not None:
-                names = _behaviors(files, dataset, options)
+                names = _behaviors(files, dataset, options, video)
                 if LABEL_READERS[dataset.annotations].events:
                     events.update(names)
                 else:
@@ -118,11 +123,14 @@ def _features(files: tuple[Path, ...], dataset: Dataset, options: DataOptions) -
     return record.features
 
 
-def _behaviors(files: tuple[Path, ...], dataset: Dataset, options: DataOptions) -> tuple[str, ...]:
+def _behaviors(
+    files: tuple[Path, ...], dataset: Dataset, options: DataOptions, video: str
+) -> tuple[str, ...]:
     """Return the behaviours that the annotations of a recording name."""
     assert dataset.annotations is not None
     reader = LABEL_READERS[dataset.annotations]
-    file, choice = annotation_file(dataset.annotations, files), choice_of(files, options)
+    file = annotation_file(dataset.annotations, files, video)
+    choice = choice_of(files, options, file, video)
     if reader.names is not None:
         return reader.names(file, choice=choice)
     read = READERS[dataset.format].read

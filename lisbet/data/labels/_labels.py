@@ -63,11 +63,14 @@ class Choice:
         Only events of this subject.
     slack : int
         An event may end so many frames after the last one.
+    shared : bool
+        Whether the file may hold the events of other recordings only.
     """
 
     recording: tuple[str, ...] = ()
     subject: str | None = None
     slack: int = SLACK_FRAMES
+    shared: bool = False
 
 
 ALL = Choice()
@@ -118,6 +121,8 @@ class LabelReader:
         ``frame_rate(file)`` returns the frame rate that a file states, or None.
     recognises : callable, optional
         ``recognises(file)`` says whether a file is of this format, from its content.
+    chooses : bool
+        Whether a file may hold events of several videos, of which the recording's are read.
     title : str
         What such a file is, for messages.
     """
@@ -128,6 +133,7 @@ class LabelReader:
     names: ReadNames | None = None
     frame_rate: Callable[[Path], float | None] | None = None
     recognises: Callable[[Path], bool] | None = None
+    chooses: bool = False
     title: str = "annotations"
 
     def find(self, folder: Path) -> list[Path]:

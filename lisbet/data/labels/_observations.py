@@ -55,7 +55,9 @@ def media_column(table: pd.DataFrame) -> str | None:
     return next((column for column in MEDIA if column in table), None)
 
 
-def observed(table: pd.DataFrame, recording: tuple[str, ...], file: Path) -> Observed:
+def observed(
+    table: pd.DataFrame, recording: tuple[str, ...], file: Path, *, shared: bool = False
+) -> Observed:
     """Choose the rows of a recording.
 
     Parameters
@@ -66,11 +68,14 @@ def observed(table: pd.DataFrame, recording: tuple[str, ...], file: Path) -> Obs
         Names that the recording's video may have, the most certain first.
     file : Path
         The file, for messages.
+    shared : bool
+        Whether all rows may belong to other recordings.
 
     Raises
     ------
     DataError
-        If there are several observations or videos, and not exactly one is the recording's.
+        If there are several observations or videos (or one, if `shared`), and not exactly one is
+        the recording's.
     """
     media = media_column(table)
     columns = [name for name in ("Observation id", "Source", media) if name and name in table]
@@ -79,7 +84,7 @@ def observed(table: pd.DataFrame, recording: tuple[str, ...], file: Path) -> Obs
     keys = pd.DataFrame({column: stripped(table[column]) for column in columns})
     rows = keys.drop_duplicates().itertuples(index=False, name=None)
     groups = [_Group.of(dict(zip(columns, row, strict=True)), media) for row in rows]
-    if len(groups) == 1:
+    if len(groups) == 1 and not shared:
         return _of_one(table, None, None, file)
     chosen, name, certain = _matching(groups, recording)
     if not certain:
@@ -151,13 +156,15 @@ def _ambiguous(
     groups: list[_Group], chosen: list[_Group], recording: tuple[str, ...], file: Path
 ) -> DataError:
     texts = [group.text for group in (chosen or groups)]
-    listed = ", ".join(texts[:SHOWN]) + (f" and {len(texts) - SHOWN} more" * (len(texts) > SHOWN))
-    which = f"{len(chosen)} observations or videos that are" if chosen else "none is"
+    listed = ", ".join(texts[:SHOWN])
+    if len(texts) > SHOWN:
+        listed += f" and {len(texts) - SHOWN} more"
+    which = f"{len(chosen)} of them are" if chosen else "none is"
+    count = f"{len(groups)} observations or videos" if len(groups) > 1 else "one observation"
     names = " or ".join(map(repr, recording)) or "that of the recording"
     return DataError(
-        f"{file.name} has events of {len(groups)} observations or videos; {which} named {names}: "
-        f"{listed}. Export one file for each video, or name the tracking file or its folder as "
-        "the video"
+        f"{file.name} has events of {count}; {which} named {names}: {listed}. "
+        "Export one file for each video, or name the tracking file or its folder as the video"
     )
 
 

@@ -68,7 +68,7 @@ def _frame_rate(file: Path) -> float | None:
 def _rows(file: Path, choice: Choice) -> Observed:
     """Return the rows of a recording, and of a subject."""
     table = _table(file)
-    rows = observed(table, choice.recording, file)
+    rows = observed(table, choice.recording, file, shared=choice.shared)
     if choice.subject is None:
         return rows
     if "Subject" not in table:
@@ -195,5 +195,6 @@ READER = LabelReader(
     frame_rate=_frame_rate,
     events=True,
     recognises=lambda file: recognise(file, _is_header),
+    chooses=True,
     title="BORIS",
 )
