@@ -184,7 +184,15 @@ def _behaviors(
         path=options.labels, format=options.data_format, annotations=options.annot_format
     )
     words = tuple(embeddings)  # ids are among their own words, so others may be unreadable
-    records = load_records(dataset, DataOptions(data_filter=words, fps=options.fps))
+    records = load_records(
+        dataset,
+        DataOptions(
+            data_filter=words,
+            fps=options.fps,
+            subject=options.subject,
+            event_slack=options.event_slack,
+        ),
+    )
     labels = {record.id: record.labels for record in records}
     groups = {}
     for record_id, values in embeddings.items():

@@ -32,7 +32,6 @@ ALLOWED = {
     ("cli/output.py", "open(os.devnull, 'w')"): "the null device",
     ("data/record.py", "position.rename(plural)"): "dimensions",
     ("data/readers/_reader.py", "dataset.rename"): "dimensions",
-    ("data/labels/csv_events.py", "read_table(file).rename"): "columns",
 }
 
 

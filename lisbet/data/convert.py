@@ -79,7 +79,10 @@ def _lacking(
 def _asked(options: ConvertOptions) -> dict[str, Any]:
     """Return what the contents of a store follow from, beside the recordings."""
     values = options.model_dump(mode="json")
-    return {name: values[name] for name in (*PREPARING, "annot_format", "storage")}
+    asked = {name: values[name] for name in (*PREPARING, "annot_format", "storage")}
+    if options.subject is not None:  # stores of earlier versions do not have it
+        asked["subject"] = options.subject
+    return asked
 
 
 def _existing(options: ConvertOptions, destination: Destination) -> Store | None:
@@ -101,8 +104,8 @@ def _existing(options: ConvertOptions, destination: Destination) -> Store | None
 
 
 def _other_preparation(place: str, was: dict[str, Any], now: dict[str, Any]) -> str:
-    lines = [f"  --{name}: was {was.get(name)!r}, is {now[name]!r}"
-             for name in now if was.get(name) != now[name]]  # fmt: skip
+    lines = [f"  --{name}: was {was.get(name)!r}, is {now.get(name)!r}"
+             for name in was | now if was.get(name) != now.get(name)]  # fmt: skip
     return (
         f"{place} was converted with other options; use those, another place, or "
         "--overwrite:\n" + "\n".join(lines)

@@ -9,6 +9,7 @@ import numpy as np
 
 from lisbet.config import Features
 from lisbet.core.address import is_address
+from lisbet.data.annotations import warn_of_behaviors
 from lisbet.data.load import find_sources, load_records, ordered, read_all, report
 from lisbet.data.majority import Usual, read_usual
 from lisbet.data.readers import READERS
@@ -37,6 +38,7 @@ def dataset_info(options: DatasetInfoOptions) -> None:
             problems[name] = str(error)
     if found.features is not None:
         print(redacted(found.text()))
+        warn_of_behaviors(name for name, count in found.behaviors.items() if not count)
     if not is_address(options.data_path):
         print(f"on disk:     {_size(_bytes_below(options))}")
     if problems:

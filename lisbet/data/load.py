@@ -17,6 +17,13 @@ from typing import Any
 import numpy as np
 
 from lisbet.config import Dataset, Features, Selection
+from lisbet.data.annotations import (
+    annotation_file,
+    check_frame_rate,
+    choice_of,
+    reported,
+    warn_of_empty,
+)
 from lisbet.data.ids import check_folders, check_ids, refuse_loops
 from lisbet.data.labels import LABEL_READERS, Labels
 from lisbet.data.majority import usual_features
@@ -39,10 +46,14 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Source:
-    """Where one recording lies: its id and its tracking files."""
+    """Where one recording lies: its id and its tracking files.
+
+    `video` is the name of its video, where it shares its folder with other recordings.
+    """
 
     id: str
     files: tuple[Path, ...]
+    video: str = ""
 
     @property
     def bytes(self) -> int:
@@ -93,6 +104,7 @@ def accepted(dataset: Dataset, sources: list[Source], outcomes: list[Record | st
     records, disagreements = _agreed(records)
     if problems | disagreements:
         raise DataError(report(str(dataset.path), problems | disagreements, len(sources)))
+    warn_of_empty(records)
     return records
 
 
@@ -100,7 +112,7 @@ def _load_whole(dataset: Dataset, options: DataOptions) -> list[Record]:
     """Read a dataset that was prepared when it was converted."""
     given = {
         name: value
-        for name in ("select_coords", "rename_coords", "data_scale", "outside", "fps")
+        for name in ("select_coords", "rename_coords", "data_scale", "outside", "fps", "subject")
         if (value := getattr(options, name)) != DataOptions.model_fields[name].default
     }
     if given:
@@ -114,6 +126,7 @@ def _load_whole(dataset: Dataset, options: DataOptions) -> list[Record]:
     kept = [record for record in records if _passes(record.id, options.data_filter)]
     if not kept:
         raise _none_passes(dataset, [record.id for record in records], options.data_filter)
+    warn_of_empty(kept)
     return kept
 
 
@@ -282,6 +295,17 @@ def read_all(
     prepared : bool
         Whether they are prepared for a bank, or left as they are, in pixels.
     """
+    yield from reported(_read_all(sources, dataset, options, workers, prepared=prepared))
+
+
+def _read_all(
+    sources: list[Source],
+    dataset: Dataset,
+    options: DataOptions,
+    workers: int | None,
+    *,
+    prepared: bool,
+) -> Iterator[Record | str]:
     if workers is None:
         total = sum(source.bytes for source in sources)
         workers = min(environment.threads(), len(sources), total // BYTES_PER_WORKER)
@@ -325,7 +349,9 @@ def read_one(
             )
         record = replace(record, fps=record.fps or options.fps)
         if dataset.annotations is not None:
-            record = replace(record, labels=_read_labels(source, record, dataset.annotations))
+            record = replace(
+                record, labels=_read_labels(source, record, dataset.annotations, options)
+            )
         return record
     except DataError as error:
         return str(error)
@@ -335,29 +361,23 @@ def read_one(
         return f"{source.files[0].name} cannot be read as {dataset.format}: {text}"
 
 
-def _read_labels(source: Source, record: Record, annotations: str) -> Labels:
+def _read_labels(source: Source, record: Record, annotations: str, options: DataOptions) -> Labels:
     """Read the annotations beside a recording's tracking file."""
     reader = LABEL_READERS[annotations]
-    folder = source.files[0].parent
-    files = reader.find(folder)
-    if len(files) != 1:
-        found = ", ".join(file.name for file in files) or "none"
-        raise DataError(
-            f"expected one annotation file ({' or '.join(reader.patterns)}, --annot_format="
-            f"{annotations}), found {found}"
-        )
+    file = annotation_file(annotations, source.files, source.video)
+    choice = choice_of(source.files, options, file, source.video)
     try:
-        labels = reader.read(files[0], record.frames, record.fps)
+        labels = reader.read(file, record.frames, record.fps, choice=choice)
     except DataError:
         raise
     except Exception as error:  # a damaged file makes the libraries raise almost anything
         text = " ".join(str(error).split())
-        raise DataError(f"{files[0].name} cannot be read as {annotations}: {text}") from error
+        raise DataError(f"{file.name} cannot be read as {annotations}: {text}") from error
     if len(labels.active) != record.frames:
         raise DataError(
-            f"{files[0].name} has {len(labels.active)} frames, the recording {record.frames}"
+            f"{file.name} has {len(labels.active)} frames, the recording {record.frames}"
         )
-    return replace(labels, listed=not reader.events)
+    return replace(check_frame_rate(labels, record.fps, file), listed=not reader.events)
 
 
 def _differing_behaviors(records: list[Record]) -> dict[str, str]:

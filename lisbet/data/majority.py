@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lisbet.config import Dataset, Features
+from lisbet.data.annotations import annotation_file, choice_of
 from lisbet.data.labels import LABEL_READERS
 from lisbet.data.prepare import renamed, selected
 from lisbet.data.readers import READERS
@@ -63,7 +64,10 @@ def _unordered(features: Features) -> tuple[frozenset[str], ...]:
 
 
 def read_usual(
-    folders: list[tuple[Path, ...]], dataset: Dataset, options: DataOptions
+    folders: list[tuple[Path, ...]],
+    dataset: Dataset,
+    options: DataOptions,
+    videos: list[str] | None = None,
 ) -> Usual | None:
     """Read the names of all recordings, and return those that most have.
 
@@ -77,6 +81,8 @@ def read_usual(
         Formats of the files.
     options : DataOptions
         What is selected and renamed.
+    videos : list of str, optional
+        Names of the videos of recordings that share a folder; empty for those that do not.
 
     Returns
     -------
@@ -86,11 +92,11 @@ def read_usual(
     features: list[Features] = []
     listed: Counter[tuple[str, ...]] = Counter()
     events: set[str] = set()
-    for files in folders:
+    for files, video in zip(folders, videos or [""] * len(folders), strict=True):
         try:
             features.append(_features(files, dataset, options))
             if dataset.annotations is not None:
-                names = _behaviors(files, dataset, options)
+                names = _behaviors(files, dataset, options, video)
                 if LABEL_READERS[dataset.annotations].events:
                     events.update(names)
                 else:
@@ -117,14 +123,17 @@ def _features(files: tuple[Path, ...], dataset: Dataset, options: DataOptions) -
     return record.features
 
 
-def _behaviors(files: tuple[Path, ...], dataset: Dataset, options: DataOptions) -> tuple[str, ...]:
+def _behaviors(
+    files: tuple[Path, ...], dataset: Dataset, options: DataOptions, video: str
+) -> tuple[str, ...]:
     """Return the behaviours that the annotations of a recording name."""
     assert dataset.annotations is not None
     reader = LABEL_READERS[dataset.annotations]
-    (file,) = reader.find(files[0].parent)
+    file = annotation_file(dataset.annotations, files, video)
+    choice = choice_of(files, options, file, video)
     if reader.names is not None:
-        return reader.names(file)
+        return reader.names(file, choice=choice)
     read = READERS[dataset.format].read
     assert read is not None
     record = from_dataset("", files[0], read(list(files)), options.fps)
-    return reader.read(file, record.frames, record.fps or options.fps).behaviors
+    return reader.read(file, record.frames, record.fps or options.fps, choice=choice).behaviors

@@ -18,8 +18,8 @@ import zarr
 from rich.console import Console
 
 from lisbet.config import Features
+from lisbet.data.annotations import find_annotations
 from lisbet.data.destination import Destination
-from lisbet.data.labels import LABEL_READERS
 from lisbet.data.load import Source, ordered, read_all, report
 from lisbet.data.majority import read_usual
 from lisbet.data.record import Record
@@ -188,7 +188,8 @@ class Writer:
     def _decide(self, sources: list[Source], options: DataOptions) -> None:
         """Take the names that most recordings have: the first one may be the odd one."""
         files = [source.files for source in sources]
-        usual = read_usual(files, self.options.dataset, options)
+        videos = [source.video for source in sources]
+        usual = read_usual(files, self.options.dataset, options, videos)
         if usual is not None:
             self.features, self.behaviors = usual.features, usual.behaviors
             self.holders = usual.holders
@@ -270,7 +271,7 @@ def _files(source: Source, options: ConvertOptions) -> list[Path]:
     """Return the files that a recording is made of, annotations included."""
     files = list(source.files)
     if options.annot_format is not None:
-        files += LABEL_READERS[options.annot_format].find(source.files[0].parent)
+        files += find_annotations(options.annot_format, source.files, source.video)
     return files
 
 

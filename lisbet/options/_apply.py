@@ -193,6 +193,12 @@ class PlotEmbeddingsOptions(Options):
     annot_format: AnnotationFormat = option(
         "movement", "format of the annotations", known=LABEL_READER_NAMES
     )
+    subject: str | None = option(
+        None, "use only the events of this subject; default: all", min_length=1
+    )
+    event_slack: int = option(
+        1, "an event may end so long after the last frame", unit="frames", ge=0
+    )
     seed: int = option(1991, "seed of the layout", ge=0)
     output_path: Path | None = option(
         None, "picture to write; default: embeddings.png in the embeddings' folder", group="output"

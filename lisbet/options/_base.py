@@ -235,6 +235,19 @@ class DataOptions(Options):
         gt=0,
         allow_inf_nan=False,
     )
+    subject: str | None = option(
+        None,
+        "use only the events of this subject, where annotations name subjects; default: all",
+        group="data",
+        min_length=1,
+    )
+    event_slack: int = option(
+        1,
+        "an event of the annotations may end so long after the last frame; others are errors",
+        group="data",
+        unit="frames",
+        ge=0,
+    )
     fps_scaling: float = option(
         1.0,
         "frames of these recordings for each frame that the model sees: 2 for recordings of twice "

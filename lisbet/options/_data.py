@@ -33,6 +33,15 @@ class FolderOptions(DataOptions):
         known=LABEL_READER_NAMES,
     )
 
+    @model_validator(mode="after")
+    def _subject_of_annotations(self) -> Self:
+        if self.subject is not None and self.annot_format is None:
+            raise ConfigError(
+                f"--subject={self.subject} chooses events of annotations, which are not read; pass "
+                "--annot_format"
+            )
+        return self
+
     @property
     def dataset(self) -> Dataset:
         """The folder of recordings, with the formats of its files."""
