@@ -210,7 +210,7 @@ class KilledError(BaseException):
 
 
 STEPS = {
-    folders: ("rename_new", "exchange", "move_foreign", "remove_own", "_remove_tree", "sync_tree"),
+    folders: ("rename_new", "exchange", "move_foreign", "remove_own", "remove_tree", "sync_tree"),
     destination: ("new_folder", "copy_files", "publish_folder", "remove_unfinished", "adopt",
                   "note_own_files", "write_metadata", "recover"),
     writer: ("write_table",), writer.Writer: ("_write_shard",),

@@ -29,12 +29,12 @@ from lisbet.core.folders import (
     publish_folder,
     recover,
     remove_own,
-    remove_temporaries,
     remove_unfinished,
     unfinished_folders,
     write_folder,
 )
 from lisbet.core.lock import LockedError, has_ended, locked, require_unlocked, this_holder
+from lisbet.core.subfolders import remove_temporaries
 from lisbet.core.write_log import LOG, WriteLog
 from lisbet.errors import OutputError
 
@@ -294,7 +294,7 @@ def test_a_crash_at_any_rename_loses_neither(keep_old, tmp_path, system, monkeyp
             return real(*words, **named)
 
         with monkeypatch.context() as patched:
-            for name in ("rename_new", "exchange", "move_foreign", "remove_own", "_remove_tree"):
+            for name in ("rename_new", "exchange", "move_foreign", "remove_own", "remove_tree"):
                 real = getattr(folders_module, name)
                 patched.setattr(folders_module, name,
                                 lambda *w, real=real, **n: step(real, *w, **n))  # fmt: skip

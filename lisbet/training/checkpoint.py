@@ -16,12 +16,7 @@ from torch import Tensor
 
 from lisbet.config import Config
 from lisbet.core.files import sync
-from lisbet.core.folders import (
-    remove_folder,
-    remove_temporary,
-    replace_folder,
-    temporary_folder,
-)
+from lisbet.core.subfolders import remove_folder, remove_temporary, replace_folder, temporary_folder
 from lisbet.core.write_log import WriteLog
 from lisbet.errors import ModelError
 from lisbet.model_dir import save_tensors

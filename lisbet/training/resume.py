@@ -9,7 +9,7 @@ from accelerate.utils import broadcast_object_list
 
 from lisbet import model_dir
 from lisbet.config import Size
-from lisbet.core.folders import rename_folder
+from lisbet.core.subfolders import rename_folder
 from lisbet.errors import ConfigError, DataError, LisbetError, ModelError, OutputError
 from lisbet.options import VerifyOptions
 from lisbet.training import run_folder, strategy

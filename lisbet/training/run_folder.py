@@ -22,12 +22,12 @@ from lisbet.core.folders import (
     kept,
     recover,
     remove_own,
-    remove_temporaries,
     require_folder_target,
     restore_kept,
     write_folder,
 )
 from lisbet.core.lock import Lock, require_unlocked
+from lisbet.core.subfolders import remove_temporaries
 from lisbet.core.write_log import WriteLog
 from lisbet.errors import ModelError, OutputError
 from lisbet.models.multitask import ModelConfig
