@@ -280,6 +280,7 @@ def test_observations_are_chosen_by_tracking_file_or_folder(tmp_path):
         ("d/labels.v001.000_m1.analysis.h5", ("m1", "d")),
         ("d/m1.analysis.h5", ("m1", "d")),
         ("d/m1_tracking.csv", ("m1", "d")),
+        ("d/m1_DLC_resnet50_mshuffle1_1.csv", ("m1_", "m1", "d")),
         ("d/m1.csv", ("m1", "d")),
         ("d/DLC_tracking.csv", ("DLC", "d")),
     ],

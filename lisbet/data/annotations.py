@@ -40,7 +40,7 @@ def video_names(tracking: Sequence[Path]) -> tuple[str, ...]:
 
 
 def _stems(tracking: Sequence[Path]) -> list[str]:
-    """Return the name of the video in the name of each tracking file."""
+    """Return the names that the video may have, from the name of each tracking file."""
     names = []
     for file in tracking:
         name = file.stem
@@ -51,8 +51,8 @@ def _stems(tracking: Sequence[Path]) -> list[str]:
         else:
             for ending in ENDINGS:
                 name = name.removesuffix(ending)
-        names.append(name)
-    return names
+        names += [name, name.rstrip("_-. ")]
+    return list(filter(None, dict.fromkeys(names)))
 
 
 def choice_of(
