@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from lisbet.data.record import Record
 from lisbet.data.tracks import part_of
-from lisbet.errors import ConfigError, DataError, first_message
+from lisbet.errors import ConfigError, DataError, first_message, shortened
 from lisbet.model_dir import RUN_CONFIG
 from lisbet.yaml_files import read_yaml
 
@@ -173,6 +173,7 @@ class RunSplit:
 
 
 def listed(names: list[str]) -> str:
-    """Return names for a message; of many, the first ones."""
+    """Return names for a message, on one line; of many, the first ones."""
     more = f" … and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+    shown = (shortened(name, 80) for name in names[:LISTED])
+    return ", ".join(name if name.isprintable() else repr(name) for name in shown) + more

@@ -9,13 +9,11 @@ from lisbet.data.record import Record
 from lisbet.data.tracks import part_of
 from lisbet.errors import ConfigError, DataError, shortened
 from lisbet.options import TrainOptions
+from lisbet.run_split import listed
 from lisbet.tasks import TASKS, Task
 from lisbet.training.sampler import split
 
 log = logging.getLogger(__name__)
-
-LISTED = 20
-"""Most recordings that are named in a message."""
 
 
 def cut_in_time(records: list[Record], options: TrainOptions) -> list[Record]:
@@ -53,7 +51,7 @@ def cut_in_time(records: list[Record], options: TrainOptions) -> list[Record]:
     if too_short:
         raise DataError(
             f"--dev_split=time with --dev_ratio={options.dev_ratio:g} leaves none to train on of "
-            f"the frames of {_listed(too_short)}; choose a smaller --dev_ratio such as 0.2, or "
+            f"the frames of {listed(too_short)}; choose a smaller --dev_ratio such as 0.2, or "
             "leave out recordings of a single frame"
         )
     return parts
@@ -121,7 +119,7 @@ def _named(patterns: tuple[str, ...], ids: list[str]) -> set[str]:
         if not fitting:
             raise ConfigError(
                 f"--dev_recordings: no recording has the id {shortened(pattern, 80)!r}, or fits it "
-                f"as a pattern. The ids are: {_listed(ids)}"
+                f"as a pattern. The ids are: {listed(ids)}"
             )
         found |= fitting
     return found
@@ -212,8 +210,3 @@ def _in_time(options: TrainOptions) -> str:
     if options.dev_recordings is None:
         return ", or hold out the last part of each recording with --dev_split=time"
     return f"{_OR_IN_TIME} instead of --dev_recordings"
-
-
-def _listed(names: list[str]) -> str:
-    more = f" … and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
