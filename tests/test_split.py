@@ -9,7 +9,9 @@ import torch
 from conftest import TINY, names, walk, write_recording
 
 from lisbet.cli import main, parse
-from lisbet.errors import LisbetError
+from lisbet.errors import ConfigError, LisbetError
+from lisbet.training import pictures
+from lisbet.training.resume import require_same_run
 from lisbet.training.setup import Setup
 from lisbet.yaml_files import read_yaml
 
@@ -97,6 +99,23 @@ def test_parts_of_a_converted_dataset(data):
             rows, own = found.recording(number), whole.recording(whole.ids.index(record))
             assert torch.equal(found.tracks[rows], whole.tracks[own])
             assert not found.tracks[[rows.start - 1, rows.stop]].any()
+        drawn = []
+        for setup in setups:  # as for a picture
+            sampler = getattr(setup, part)
+            bank = sampler.banks["order"]
+            drawn.append([*pictures._windows(setup, bank, sampler, *pictures._spread(bank))])
+        assert equal(*drawn)
+
+
+def test_a_run_of_an_earlier_release_is_resumed(data):
+    """Its run_config.yml lacks newer options, which had their defaults."""
+    options = parse([*LINE, "data"]).options.model_dump(mode="json")
+    older = {name: value for name, value in options.items() if not name.startswith("dev_")}
+    of_data = {"data": {"fingerprint": "0"}, "versions": {}}
+    require_same_run({"options": older} | of_data, {"options": options} | of_data, data)
+    options["dev_split"] = "time"
+    with pytest.raises(ConfigError, match="--dev_split: was 'recordings', is 'time'"):
+        require_same_run({"options": older} | of_data, {"options": options} | of_data, data)
 
 
 def test_a_run_with_held_out_parts(data, capsys):
