@@ -1,26 +1,26 @@
 """Compare a model with annotations."""
 
+import logging
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import (
-    accuracy_score,
-    average_precision_score,
-    confusion_matrix,
-    precision_recall_fscore_support,
-)
 
 from lisbet import drawing, model_dir
 from lisbet.core.files import require_writable, write_file
 from lisbet.core.results import require_result_files
 from lisbet.data.bank import Bank
-from lisbet.errors import ConfigError, DataError
+from lisbet.data.recordings import Recordings
+from lisbet.errors import ConfigError, DataError, LisbetError
+from lisbet.frame_scores import MEANS, multiclass_report, multilabel_report
 from lisbet.options import EvaluateOptions
 from lisbet.predict import class_names, load_bank, outputs, prepared_as, supervised_head
 from lisbet.processes.together import together
+from lisbet.run_split import RunSplit, listed
 from lisbet.tasks.multiclass import OTHER
 from lisbet.yaml_files import write_yaml
+
+log = logging.getLogger(__name__)
 
 REPORT, CONFUSION, PICTURE = "evaluation_report.yml", "confusion_matrix.csv", "confusion_matrix.png"
 
@@ -35,6 +35,7 @@ def evaluate_model(options: EvaluateOptions) -> None:
             f"--ignore_index={options.ignore_index}: there are only {len(classes)} classes, "
             f"numbered from 0: {', '.join(classes)}"
         )
+    split = _run_split(options)
     options = prepared_as(options, config)
     folder = options.output_path / "evaluations" / config.model_id
     require_writable(folder)
@@ -43,6 +44,7 @@ def evaluate_model(options: EvaluateOptions) -> None:
     config, model = model_dir.load_model(options.model_path, options.weights_path)
     with together(sharded=False) as accelerator:
         bank = load_bank(options, config)
+        bank, in_training = _part(bank, split, options)
         truth = true_classes(bank, classes, task)
         found = outputs(model, task, bank, config.window, options, accelerator)
         logits = np.concatenate([values for _, values in found])
@@ -51,7 +53,9 @@ def evaluate_model(options: EvaluateOptions) -> None:
     head = {
         "model": config.model_id,
         "task": task,
+        "split": options.split,
         "recordings": list(bank.ids),
+        "in_training": in_training,
         "frames": len(truth),
         "ignored": None if options.ignore_index is None else classes[options.ignore_index],
     }
@@ -63,7 +67,47 @@ def evaluate_model(options: EvaluateOptions) -> None:
     with write_file(folder / REPORT, overwrite=True) as temporary:
         write_yaml(temporary, head | report)
     print(_table(report))
+    print(_note(split, options.split, in_training, len(bank)))
     print(f"evaluation written to {folder}")
+
+
+def _run_split(options: EvaluateOptions) -> RunSplit | None:
+    """Return which recordings the model was trained on, where that is known.
+
+    Raises
+    ------
+    ConfigError
+        If one part of them is asked for, and it is not known.
+    """
+    try:
+        split = RunSplit.read(options.model_path)
+    except LisbetError as error:
+        if options.split != "all":
+            raise
+        log.warning("%s", error)
+        return None
+    if options.split != "all":
+        if split is None:
+            raise ConfigError(
+                f"--split={options.split}: there is no {model_dir.RUN_CONFIG} beside "
+                f"{options.model_path}, which says what was held out; leave out --split, or copy "
+                "it from the folder that the model was trained in"
+            )
+        split.require(options.split)
+    return split
+
+
+def _part(
+    bank: Recordings, split: RunSplit | None, options: EvaluateOptions
+) -> tuple[Recordings, list[str] | None]:
+    """Return the recordings to score, and which of them were in training; None if not known."""
+    if split is None:
+        return bank, None
+    if options.split == "all":
+        return bank, split.in_training(bank.ids, options.data_path)
+    records = split.choose(bank.records, options.split, options.data_path)
+    bank = Recordings.share(records, list(range(len(records))))
+    return bank, list(bank.ids) if options.split == "train" else []
 
 
 def true_classes(bank: Bank, classes: list[str], task: str) -> np.ndarray:
@@ -101,113 +145,50 @@ def true_classes(bank: Bank, classes: list[str], task: str) -> np.ndarray:
     return truth
 
 
-def multiclass_report(
-    truth: np.ndarray, logits: np.ndarray, classes: list[str], ignore: int | None
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Score one class per frame.
-
-    Frames whose true class is ignored are left out everywhere. Predicting the ignored class in
-    another frame is a mistake like any other.
-
-    Parameters
-    ----------
-    truth : ndarray
-        (frames, classes), bool, one True in each row.
-    logits : ndarray
-        (frames, classes).
-    classes : list of str
-        Names.
-    ignore : int or None
-        Number of the ignored class.
-
-    Returns
-    -------
-    report : dict
-        Scores over all classes and of each.
-    confusion : DataFrame
-        Frames by true class (rows) and predicted class (columns).
-    """
-    actual = truth.argmax(axis=1)
-    kept = np.ones(len(actual), dtype=bool) if ignore is None else actual != ignore
-    if not kept.any():
-        raise DataError("no frame is left to score")
-    actual, logits, truth = actual[kept], logits[kept].astype(np.float64), truth[kept]
-    predicted = logits.argmax(axis=1)
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probability = odds / odds.sum(axis=1, keepdims=True)
-    shown = [number for number in range(len(classes)) if number != ignore]
-    decided = np.eye(len(classes), dtype=bool)[predicted]
-    matrix = confusion_matrix(actual, predicted, labels=range(len(classes)))
-    confusion = pd.DataFrame(matrix, index=classes, columns=classes).iloc[shown]
-    return {
-        "accuracy": float(accuracy_score(actual, predicted)),
-        **_class_scores(truth, decided, probability, classes, shown),
-    }, confusion
-
-
-def multilabel_report(
-    truth: np.ndarray, logits: np.ndarray, classes: list[str], ignore: int | None
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Score any number of classes per frame; the column of an ignored class does not count.
-
-    Parameters and returns are those of `multiclass_report`; accuracy is the share of right answers
-    over all frames and classes, and the confusion counts yes and no for each class.
-    """
-    shown = [number for number in range(len(classes)) if number != ignore]
-    if not shown:
-        raise ConfigError("--ignore_index leaves no class to score")
-    decided = logits > 0
-    counts = {
-        classes[n]: confusion_matrix(truth[:, n], decided[:, n], labels=[True, False]).ravel()
-        for n in shown
-    }
-    columns = ["true positive", "false negative", "false positive", "true negative"]
-    confusion = pd.DataFrame.from_dict(counts, orient="index", columns=columns)
-    return {
-        "accuracy": float((truth[:, shown] == decided[:, shown]).mean()),
-        **_class_scores(truth, decided, logits, classes, shown),
-    }, confusion
-
-
-def _class_scores(
-    truth: np.ndarray,
-    decided: np.ndarray,
-    confidence: np.ndarray,
-    classes: list[str],
-    shown: list[int],
-) -> dict[str, Any]:
-    """Return the scores of each shown class, and their means over those that come up."""
-    each: dict[str, dict[str, Any]] = {}
-    for number in shown:
-        actual, answer = truth[:, number], decided[:, number]
-        precision, recall, f1, _ = precision_recall_fscore_support(
-            actual, answer, average="binary", zero_division=0.0
+def _note(split: RunSplit | None, part: str, in_training: list[str] | None, count: int) -> str:
+    """Say whether the scored recordings were in training."""
+    if split is None or in_training is None:
+        return (
+            f"note: there is no {model_dir.RUN_CONFIG} beside the model, so it is not known "
+            "whether these recordings were in training"
         )
-        each[classes[number]] = {
-            "f1": float(f1),
-            "precision": float(precision),
-            "recall": float(recall),
-            "average_precision": (
-                float(average_precision_score(actual, confidence[:, number]))
-                if actual.any()
-                else None
-            ),
-            "frames": int(actual.sum()),
-        }
-    scored = [scores for scores in each.values() if scores["frames"]]
-    names = ("f1", "precision", "recall", "average_precision")
-    macro = {
-        f"macro_{name}" if name != "average_precision" else "mean_average_precision": (
-            float(np.mean([scores[name] for scores in scored])) if scored else None
-        )
-        for name in names
-    }
-    return {**macro, "classes": each}
+    if part != "all":
+        what = "held out of" if part == "dev" else "used for"
+        return f"These recordings, or parts of them, were {what} training (--split={part})."
+    if not in_training:
+        return "None of these recordings has the id of one that the model was trained on."
+    advice = (
+        "--split=dev scores what was held out"
+        if split.ids["dev"]
+        else "nothing was held out, see --dev_ratio and --dev_recordings of train_model"
+    )
+    return (
+        f"note: {len(in_training)} of these {count} recordings have the ids of recordings that "
+        f"the model was trained on ({listed(in_training)}); on those it scores better than on new "
+        f"ones: {advice}"
+    )
 
 
 def _table(report: dict[str, Any]) -> str:
-    """Lay the scores out for a terminal."""
-    each = pd.DataFrame(report["classes"]).T
-    means = {name: value for name, value in report.items() if name != "classes"}
-    lines = [f"{name:22} {value:.3f}" for name, value in means.items() if value is not None]
-    return "\n".join([*lines, "", each.round(3).to_string()])
+    """Lay the scores out for a terminal, beside those of the baselines."""
+    names = ["accuracy", *MEANS.values()]
+    columns = {"score": report} | report["baselines"]
+    means = pd.DataFrame(
+        {title: [own.get(name) for name in names] for title, own in columns.items()}, names
+    )
+    lines = [_printed(means), "", _printed(pd.DataFrame(report["classes"]).T)]
+    lines += [
+        f"{name} is undefined: {why}"
+        for name, why in report["undefined"].items()
+        if name != "classes"
+    ]
+    return "\n".join(lines)
+
+
+def _printed(table: pd.DataFrame) -> str:
+    """Return a table of numbers as text; what is undefined is a dash."""
+    return (
+        table.astype(object)
+        .map(lambda value: "-" if value is None or value != value else f"{round(value, 3):g}")
+        .to_string()
+    )

@@ -26,7 +26,16 @@ LONGEST_NUMBER = 400
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read_yaml(path: Path, *, largest: int = LARGEST) -> dict[str, Any]:
+class _TextLoader(_LOADER):  # type: ignore[misc]
+    """Reads unquoted words as text, except null: `no` stays `no`, `007` stays `007`."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in pairs if tag == "tag:yaml.org,2002:null"]
+        for first, pairs in _LOADER.yaml_implicit_resolvers.items()
+    }
+
+
+def read_yaml(path: Path, *, largest: int = LARGEST, as_text: bool = False) -> dict[str, Any]:
     """Read a YAML file that holds a mapping, in bounded time and memory.
 
     Parameters
@@ -35,6 +44,9 @@ def read_yaml(path: Path, *, largest: int = LARGEST) -> dict[str, Any]:
         The file.
     largest : int
         How many bytes it may have.
+    as_text : bool
+        Whether values are left as the text that stands in the file, not read as numbers, booleans
+        or dates; null and empty values are None.
 
     Raises
     ------
@@ -49,8 +61,8 @@ def read_yaml(path: Path, *, largest: int = LARGEST) -> dict[str, Any]:
         raise ConfigError(f"{path} has {size} bytes; expected YAML of at most {largest}")
     try:
         text = path.read_text(encoding="utf-8")
-        _require_bounded(text)
-        raw = _LOADER(text).get_single_data()
+        _require_bounded(text, as_text=as_text)
+        raw = (_TextLoader if as_text else _LOADER)(text).get_single_data()
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         reason = " ".join(str(error).split())[:500]
         raise ConfigError(f"{path} is not YAML: {reason}") from error
@@ -59,8 +71,11 @@ def read_yaml(path: Path, *, largest: int = LARGEST) -> dict[str, Any]:
     return raw
 
 
-def _require_bounded(text: str) -> None:
-    """Raise ValueError if the text describes more than it could reasonably be meant to."""
+def _require_bounded(text: str, *, as_text: bool) -> None:
+    """Raise ValueError if the text describes more than it could reasonably be meant to.
+
+    Long numbers take long to read, but not where they stay text.
+    """
     sizes: dict[str, int] = {}
     """Values below each anchor, with those that aliases in it repeat."""
     open_nodes: list[tuple[str | None, int]] = []
@@ -81,7 +96,8 @@ def _require_bounded(text: str) -> None:
         elif isinstance(event, ScalarEvent):
             if event.anchor is not None:
                 sizes[event.anchor] = 1
-            if len(event.value) > LONGEST_NUMBER and NUMBER.fullmatch(event.value):
+            is_long = not as_text and len(event.value) > LONGEST_NUMBER
+            if is_long and NUMBER.fullmatch(event.value):
                 raise ValueError(f"a number has {len(event.value)} characters")
         total += isinstance(event, NodeEvent)
         if total > MOST_VALUES:

@@ -153,6 +153,7 @@ OPTIONS = {
     "epochs": NUMBER, "batch_size": NUMBER, "micro_batch_size": NUMBER,
     "learning_rate": SHARE, "weight_decay": FLOAT, "warmup_epochs": NUMBER,
     "clip_grad_norm": FLOAT, "train_sample": SHARE, "dev_ratio": SHARE, "dev_sample": SHARE,
+    "dev_split": st.sampled_from(["recordings", "time"]), "dev_recordings": words(WORD),
     "seed": st.integers(0, 2**63 - 1).map(str),
     "mixed_precision": st.sampled_from(["no", "bf16", "fp16", "best"]),
     "run_id": st.sampled_from(["001", "1e5", "None", "null", "yes", "0x1F", "1_000", "2024-01-01"])
@@ -191,6 +192,9 @@ def test_every_option_of_training_is_tried():
     given_options={"data_path": "my mice/a b", "wandb": "True", "launch": "ddp",
                    "wandb_notes": "\x85\ufeff \n"}
 )  # fmt: skip
+@example(
+    given_options={"data_path": "a", "wandb": "True", "launch": "ddp", "dev_recordings": "1.0,no"}
+)
 def test_a_run_config_reads_back(given_options, tmp_path):
     command = COMMANDS["train_model"]
     try:
@@ -214,6 +218,30 @@ def test_the_options_of_a_script_read_back(tmp_path):
         path = tmp_path / "options.yml"
         write_yaml(path, options.model_dump(mode="json", exclude={"seed"}))  # or the seeds
         assert read(command, path) == options
+
+
+JOB = {
+    "nodes": "2", "gpus_per_node": "0", "processes_per_node": "3", "cpus_per_task": "16",
+    "mem": "32G", "time": "12:30:00", "partition": "0x10", "account": "1e3", "qos": "no",
+    "job_name": "007", "seeds": "1,2", "container": "a.sif", "bind": "null", "venv": "2024-01-01",
+    "launch": "on",
+}  # fmt: skip
+
+
+def test_every_option_of_a_job_reads_back(tmp_path):
+    """Also as a person writes it, without quotes: then YAML reads 12:30:00 as 45000."""
+    command = COMMANDS["slurm_script"]
+    assert JOB.keys() == command.fields.keys() - TrainOptions.model_fields.keys() | {"launch"}
+    path = tmp_path / "options.yml"
+    for name, value in JOB.items():
+        given = {"data_path": "mice", "run_id": "a", name: value}
+        given |= {"container": "a.sif"} if name == "bind" else {}
+        options = command.check(given)
+        write_yaml(path, options.model_dump(mode="json", exclude={"seed"}))
+        assert read(command, path) == options
+        if value != "null":
+            path.write_text("".join(f"{key}: {text}\n" for key, text in given.items()))
+            assert read(command, path) == options
 
 
 # What cannot be written so is refused ------------------------------------------------------------

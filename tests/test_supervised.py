@@ -431,10 +431,11 @@ def test_a_multilabel_report_counted_by_hand():
     assert list(confusion.index) == ["b"]
 
 
-def test_classes_that_never_come_up_do_not_count():
+def test_means_over_classes_that_never_come_up_are_undefined():
     truth = np.array([[1, 0, 0], [0, 1, 0]], bool)
     report, _ = multiclass_report(truth, truth * 5.0, ["a", "b", "c"], None)
-    assert report["macro_f1"] == 1
+    assert report["macro_f1"] is None
+    assert "where it is defined is 1.000" in report["undefined"]["macro_f1"]
     assert report["classes"]["c"]["average_precision"] is None
 
 

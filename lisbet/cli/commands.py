@@ -91,7 +91,7 @@ class Command:
 
     def _from_file(self, path: Path) -> dict[str, Any]:
         """Read the options of a YAML file, alone or under ``options`` as in run_config.yml."""
-        content = read_yaml(path)
+        content = read_yaml(path, as_text=True)
         values = content.get("options", content)
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: 'options' is no mapping of names to values")

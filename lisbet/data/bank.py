@@ -107,14 +107,14 @@ class Bank:
         """(recordings,): number of frames up to and including each recording."""
         return np.cumsum(self.lengths)
 
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {record_id: number for number, record_id in enumerate(self.ids)}
-
-    def subset(self, ids: tuple[str, ...]) -> "Bank":
-        """Return a view of some recordings; the tracks are shared."""
-        index = [self._numbers[record_id] for record_id in ids]
-        return replace(self, ids=ids, starts=self.starts[index], lengths=self.lengths[index])
+    def subset(self, numbers: list[int]) -> "Bank":
+        """Return a view of some recordings, by their numbers; the tracks are shared."""
+        return replace(
+            self,
+            ids=tuple(self.ids[number] for number in numbers),
+            starts=self.starts[numbers],
+            lengths=self.lengths[numbers],
+        )
 
     def to(self, device: torch.device) -> "Bank":
         """Return the bank with its tracks on a device."""

@@ -1,14 +1,13 @@
 """Windows of recordings that are not in memory: only the frames that they cover are read."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from lisbet.config import Window
 from lisbet.data.bank import Bank, Plan
 from lisbet.data.record import Record
-from lisbet.data.tracks import Stored
+from lisbet.data.tracks import part_of
 
 
 def excerpt(records: list[Record], plan: Plan, window: Window) -> tuple[Bank, Plan]:
@@ -50,15 +49,7 @@ def excerpt(records: list[Record], plan: Plan, window: Window) -> tuple[Bank, Pl
         else:
             stretches.append(own)
         place[sample] = len(stretches) - 1
-    parts = [_part(records[n], begin, stop) for n, begin, stop in stretches]
+    parts = [replace(part_of(records[n], a, b), labels=None) for n, a, b in stretches]
     starts = np.array([begin for _, begin, _ in stretches])
     moved = Plan.plain(place, target - starts[place])
     return Bank.from_records(parts), replace(moved, speed=plan.speed)
-
-
-def _part(record: Record, first: int, end: int) -> Record:
-    """Return some frames of a recording; those of a store are not read yet."""
-    position: Any = record.position
-    stored = isinstance(position, Stored)
-    part: Any = position.part(first, end) if stored else position[first:end]
-    return Record(record.id, part, record.features)

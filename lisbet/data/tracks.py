@@ -85,6 +85,21 @@ class Stored:
         return replace(self, start=self.start + first, frames=end - first)
 
 
+def part_of(record: Record, first: int, end: int) -> Record:
+    """Return the frames first … end-1 of a recording, with their annotations.
+
+    Tracks in a store are not read, those in memory not copied.
+    """
+    position: Any = record.position
+    stored = isinstance(position, Stored)
+    labels = record.labels
+    return replace(
+        record,
+        position=position.part(first, end) if stored else position[first:end],
+        labels=None if labels is None else replace(labels, active=labels.active[first:end]),
+    )
+
+
 def fill(records: list[Record], tracks: np.ndarray, starts: np.ndarray) -> None:
     """Copy recordings to rows of a table of tracks; missing points become 0.
 

@@ -107,6 +107,12 @@ models/mice/weights/weights_last.pt
     task: Literal["multiclass", "multilabel"] | None = option(
         None, "head to evaluate, for a model that has both"
     )
+    split: Literal["all", "train", "dev"] = option(
+        "all",
+        "score all recordings, or those that the model was trained on (train) or that were held "
+        "out (dev), as the run_config.yml beside the model says",
+        group="data",
+    )
     ignore_index: int | None = option(
         None,
         "number of a class, from 0, that does not count: for multiclass its frames are left out, "

@@ -41,9 +41,10 @@ from lisbet.options._base import (
     option,
     positional,
 )
+from lisbet.options._split import SplitOptions
 
 
-class TrainingOptions(DataOptions):
+class TrainingOptions(SplitOptions, DataOptions):
     """What is trained on what, and how; not where."""
 
     data_path: DataPaths = positional(
@@ -152,12 +153,6 @@ class TrainingOptions(DataOptions):
     )
     train_sample: float = option(
         1.0, "share of the training frames that is drawn in one epoch", group="training", gt=0, le=1
-    )
-    dev_ratio: float | None = option(
-        None, "share of the recordings that is held out and scored", group="training", gt=0, le=1
-    )
-    dev_sample: float = option(
-        1.0, "share of the held-out frames that is scored", group="training", gt=0, le=1
     )
     seed: int = option(1991, "seed of weights, samples and split", group="training", ge=0, lt=2**63)
 
@@ -294,8 +289,15 @@ class TrainingOptions(DataOptions):
                     f"--task_data: {task} names dataset {missing[0]}, but there are only "
                     f"{len(self.data_path)}, numbered 0 to {len(self.data_path) - 1}"
                 )
-        if self.save_weights == "best" and self.dev_ratio is None:
-            raise ConfigError("--save_weights=best needs held-out recordings; pass --dev_ratio")
+        return self
+
+    @model_validator(mode="after")
+    def _best_weights_can_be_found(self) -> Self:
+        if self.save_weights == "best" and not self.holds_out:
+            raise ConfigError(
+                "--save_weights=best needs held-out recordings; pass --dev_ratio or "
+                "--dev_recordings"
+            )
         return self
 
     @model_validator(mode="after")

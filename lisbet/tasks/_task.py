@@ -26,11 +26,14 @@ class Task(Config):
         Name of the metric.
     supervised : bool
         Whether its labels are annotations; it is then given recordings that have some.
+    min_recordings : int
+        How many recordings it needs to make samples of.
     """
 
     columns: ClassVar[int]
     score: ClassVar[str]
     supervised: ClassVar[bool] = False
+    min_recordings: ClassVar[int] = 1
 
     @property
     def classes(self) -> tuple[str, ...]:

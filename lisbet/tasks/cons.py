@@ -15,15 +15,15 @@ class Cons(SelfSupervisedTask):
     """Label 1: individuals k… of the window come from another recording."""
 
     columns: ClassVar[int] = 4
+    min_recordings: ClassVar[int] = 2
 
     def check(self, bank: Bank) -> None:
         """Refuse a single recording: there is no other one to take individuals from."""
         super().check(bank)
-        if len(bank) < 2:
+        if len(bank) < self.min_recordings:
             raise DataError(
                 f"individuals are exchanged between recordings, but there is only {len(bank)} "
-                f"({', '.join(bank.ids)}); add recordings, change --dev_ratio if it left one, or "
-                "leave 'cons' out of --task_ids"
+                f"({', '.join(bank.ids)})"
             )
 
     def plan(self, uniform: np.ndarray, bank: Bank, window: Window) -> tuple[Plan, np.ndarray]:

@@ -150,6 +150,8 @@ def _data(run: "Run") -> str:
         )
         frames = max(bank.frames for bank in sampler.banks.values())
         lines.append(f"* {sampler.part}: {len(ids)} recordings, {frames} frames{named}")
+    if "split_frames" in data:
+        lines.append("* of each recording the last part is held out; run_config.yml says which")
     return "\n\n".join([lines[0], "\n".join(lines[1:])])
 
 

@@ -21,12 +21,13 @@ from lisbet.data.preparation import merged, preparation_of
 from lisbet.data.record import Record
 from lisbet.data.stream import MovingBank
 from lisbet.data.tracks import Stored
-from lisbet.errors import ConfigError, DataError
+from lisbet.errors import ConfigError
 from lisbet.options import TrainOptions
 from lisbet.processes.machine import Machine, reserve
 from lisbet.processes.memory import available_memory
 from lisbet.tasks import Task
-from lisbet.training.sampler import Sampler, split
+from lisbet.training.sampler import Sampler
+from lisbet.training.split import check_tasks, cut_in_time, split_recordings
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +48,9 @@ class Loaded:
     Parameters
     ----------
     bank : Bank
-        The prepared recordings of all datasets; without their tracks if they are not kept whole.
+        The recordings, or their two parts; without their tracks if they are not kept whole.
     records : list of Record
-        The same, with what was done to them.
+        The prepared recordings of all datasets, and what was done to them.
     datasets : tuple of tuple of str
         Ids of the recordings of each dataset.
     preparation : dict
@@ -57,6 +58,8 @@ class Loaded:
     memory : int, optional
         Bytes for the recordings, where they are not kept whole: for those that are in memory, as
         they are not converted, and for the blocks that are drawn from.
+    halves : list of Record, optional
+        With ``--dev_split=time``: the two parts of each recording, see `cut_in_time`.
     """
 
     bank: Bank
@@ -64,16 +67,39 @@ class Loaded:
     datasets: tuple[tuple[str, ...], ...]
     preparation: dict[str, Any]
     memory: int | None = None
+    halves: list[Record] | None = None
 
-    def of_task(self, name: str, options: TrainOptions, part: set[str]) -> Bank:
-        """Return the recordings of a part that a task is made of."""
-        ids = [
-            record_id
-            for number in options.datasets_of(name)
-            for record_id in self.datasets[number]
-            if record_id in part
-        ]
-        return self.bank.subset(tuple(ids))
+    def part(self, name: str) -> list[Record]:
+        """Return what may be drawn from for "train" or "dev", with an id each."""
+        return self.records if self.halves is None else self.halves[name == "dev" :: 2]
+
+    def of_task(self, name: str, options: TrainOptions, part: str, ids: set[str]) -> Bank:
+        """Return the recordings, or their parts for "train" or "dev", that a task is made of."""
+        numbers = [n for n in self._of_task(name, options) if self.records[n].id in ids]
+        if self.halves is not None:
+            numbers = [2 * number + (part == "dev") for number in numbers]
+        return self.bank.subset(numbers)
+
+    def whole_of_task(self, name: str, options: TrainOptions) -> Bank:
+        """Return all whole recordings that a task is made of; of `halves`, without tracks."""
+        numbers = self._of_task(name, options)
+        if self.halves is None:
+            return self.bank.subset(numbers)
+        return Bank.outline([self.records[number] for number in numbers])
+
+    def split_frames(self) -> dict[str, dict[str, list[int]]] | None:
+        """Return first frame and end of each recording by part, where recordings are cut."""
+        if self.halves is None:
+            return None
+        train = {half.id: [0, half.frames] for half in self.part("train")}
+        ends = {record.id: record.frames for record in self.records}
+        return {"train": train, "dev": {i: [end, ends[i]] for i, (_, end) in train.items()}}
+
+    def _of_task(self, name: str, options: TrainOptions) -> list[int]:
+        """Return the numbers of the recordings that a task is made of."""
+        wanted = [i for number in options.datasets_of(name) for i in self.datasets[number]]
+        numbers = {record.id: number for number, record in enumerate(self.records)}
+        return [numbers[record_id] for record_id in wanted]
 
     @property
     def block_memory(self) -> int:
@@ -124,13 +150,18 @@ def load(options: TrainOptions, tasks: dict[str, Task], begun_with: Size | None 
     if machine.count > 1:
         told = list(map(_without_tracks, records)), datasets, preparation, in_memory
         known, datasets, preparation, in_memory = machine.told(told)
-    bank = Bank.outline(known)
+    in_time = options.dev_split == "time"
+    halves = cut_in_time(known, options) if in_time else None
+    bank = Bank.outline(known if halves is None else halves)
     memory = _memory_of_parts(machine, bank, options, in_memory, begun_with)
     if memory is None:
-        return Loaded(_shared(machine, bank, records), known, datasets, preparation)
+        tracks = cut_in_time(records, options) if in_time else records
+        return Loaded(_shared(machine, bank, tracks), known, datasets, preparation, halves=halves)
     if not machine.leads:
         records, _, _ = _read(options, tasks)
-    return Loaded(bank, records, datasets, preparation, memory)
+    if in_time:
+        halves = cut_in_time(records, options)
+    return Loaded(bank, records, datasets, preparation, memory, halves)
 
 
 def _read(
@@ -260,33 +291,28 @@ def samplers(
     """
     for augmentation in options.data_augmentation:
         augmentation.check(loaded.bank.features, options.window)
-    halves = [
-        _split(ids, dataset, options)
-        for ids, dataset in zip(loaded.datasets, options.datasets, strict=True)
-    ]
-    train_ids = {record_id for half, _ in halves for record_id in half}
-    dev_ids = {record_id for _, half in halves for record_id in half}
-    if options.save_weights == "best" and not dev_ids:
-        raise ConfigError(
-            "--save_weights=best needs held-out recordings, but each of the data paths "
-            f"{', '.join(map(str, options.data_path))} has a single recording"
-            f"{' that passes --data_filter' if options.data_filter else ''}, which is trained on; "
-            "add a second recording to one of them, or leave out --save_weights=best"
-        )
+    whole = {name: loaded.whole_of_task(name, options) for name in tasks}
+    check_tasks(tasks, {"train": whole}, options)
+    train_ids, dev_ids = split_recordings(loaded.datasets, options)
     if loaded.memory is None and _fits(loaded.bank, device):
         loaded = replace(loaded, bank=loaded.bank.to(device))
+    banks = {
+        part: {name: loaded.of_task(name, options, part, ids) for name in tasks}
+        for part, ids in (("train", train_ids), ("dev", dev_ids))
+        if ids
+    }
+    check_tasks(tasks, banks, options)
     made = {}
-    for part, ids, sample, augmentations in (
-        ("train", train_ids, options.train_sample, options.data_augmentation),
-        ("dev", dev_ids, options.dev_sample, ()),
+    for part, sample, augmentations in (
+        ("train", options.train_sample, options.data_augmentation),
+        ("dev", options.dev_sample, ()),
     ):
-        banks = {name: loaded.of_task(name, options, ids) for name in tasks}
-        for name, task in tasks.items() if ids else ():
-            _check(task, name, banks[name], f"{part} part" if dev_ids else "")
+        if part not in banks:
+            continue
         made[part] = Sampler(
             part,
             tasks,
-            banks,
+            banks[part],
             options.window,
             options.seed,
             options.batch_size,
@@ -295,16 +321,16 @@ def samplers(
             augmentations,
             device,
         )
-        if loaded.memory is not None and ids:
-            made[part] = _moving(made[part], loaded, parts=2 if dev_ids else 1)
+        if loaded.memory is not None:
+            made[part] = _moving(made[part], loaded, parts=len(banks))
     for name, task in tasks.items():
-        task.fit(loaded.of_task(name, options, train_ids | dev_ids), made["train"].banks[name])
-    return made["train"], made["dev"] if dev_ids else None
+        task.fit(whole[name], made["train"].banks[name])
+    return made["train"], made.get("dev")
 
 
 def _moving(sampler: Sampler, loaded: Loaded, parts: int) -> Sampler:
     """Let the recordings of a sampler be brought in turn; tasks on the same ones share them."""
-    records = {record.id: record for record in loaded.records}
+    records = {record.id: record for record in loaded.part(sampler.part)}
     distinct = {bank.ids: bank for bank in sampler.banks.values()}
     parts *= len(distinct)
     moving = {
@@ -325,34 +351,11 @@ def _moving(sampler: Sampler, loaded: Loaded, parts: int) -> Sampler:
     return replace(sampler, banks={name: moving[b.ids] for name, b in sampler.banks.items()})
 
 
-def _split(
-    ids: tuple[str, ...], dataset: Dataset, options: TrainOptions
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Hold out recordings of one dataset; of several, one with a single recording is kept whole."""
-    if len(ids) == 1 and len(options.datasets) > 1 and options.dev_ratio is not None:
-        log.warning("%s has a single recording, which is trained on", dataset.path)
-        return ids, ()
-    try:
-        return split(ids, options.dev_ratio, options.seed)
-    except DataError as error:
-        raise DataError(f"{dataset.path}: {error}") from error
-
-
 def _names(datasets: tuple[Dataset, ...]) -> list[str]:
     """Name datasets by their folders, numbered where these are alike."""
     names = [dataset.path.resolve().name for dataset in datasets]
     counts = Counter(names)
     return [name if counts[name] == 1 else f"{n}-{name}" for n, name in enumerate(names)]
-
-
-def _check(task: Task, name: str, bank: Bank, part: str) -> None:
-    where = f"task {name!r}" + (f", {part}" if part else "")
-    if not len(bank):
-        raise DataError(f"{where}: no recordings; see --task_data and --dev_ratio")
-    try:
-        task.check(bank)
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from error
 
 
 def _fits(bank: Bank, device: torch.device) -> bool:

@@ -21,7 +21,7 @@ from lisbet.training.batching import Batching
 from lisbet.training.card import write_card
 from lisbet.training.debug import print_step
 from lisbet.training.dry_run import describe_start
-from lisbet.training.optim import make_optimizer
+from lisbet.training.optim import make_optimizer, rate_factor
 from lisbet.training.run import Run
 from lisbet.training.setup import Setup
 from lisbet.training.signals import Agreement, Stops
@@ -53,6 +53,8 @@ def _train(
     lock: Lock | None,
 ) -> None:
     run, description, checkpoint = make_run(accelerator, options, started)
+    if options.debug_step is None:
+        _warn_of_warmup(options)
     run.lock = lock
     setup, speaks = run.setup, accelerator.is_main_process
     if options.dry_run:
@@ -102,6 +104,21 @@ def _train(
     run.tracking.finish()
     if speaks:
         print(f"model written to {setup.folder}")
+
+
+def _warn_of_warmup(options: TrainOptions) -> None:
+    """Warn on the main process if the learning rate does not reach its peak."""
+    if options.epochs <= options.warmup_epochs:
+        reached = rate_factor(options.epochs, 1, options.warmup_epochs)
+        log.warning(
+            "--epochs=%d is not larger than --warmup_epochs=%d: the learning rate rises until the "
+            "end, to %.0f%% of --learning_rate=%g. Train for more epochs, or use a smaller "
+            "--warmup_epochs",
+            options.epochs,
+            options.warmup_epochs,
+            100 * reached,
+            options.learning_rate,
+        )
 
 
 def make_run(

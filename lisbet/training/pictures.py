@@ -149,7 +149,8 @@ def _windows(
     setup: Setup, bank: Bank, sampler: Sampler, record: np.ndarray, frame: np.ndarray
 ) -> Iterator[Tensor]:
     """Yield the windows of some frames; what is not in memory is read for them alone."""
-    known = {r.id: r for r in setup.loaded.records} if setup.loaded.memory is not None else {}
+    loaded = setup.loaded
+    known = {r.id: r for r in loaded.part(sampler.part)} if loaded.memory is not None else {}
     records = [known[record_id] for record_id in bank.ids] if known else []
     for first in range(0, len(frame), AT_ONCE):
         own = slice(first, first + AT_ONCE)

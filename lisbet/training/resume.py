@@ -11,7 +11,7 @@ from lisbet import model_dir
 from lisbet.config import Size
 from lisbet.core.subfolders import rename_folder
 from lisbet.errors import ConfigError, DataError, LisbetError, ModelError, OutputError
-from lisbet.options import VerifyOptions
+from lisbet.options import TrainOptions, VerifyOptions
 from lisbet.training import run_folder, strategy
 from lisbet.training.batching import Batching
 from lisbet.training.checkpoint import read_progress
@@ -117,7 +117,8 @@ def require_same_run(begun: dict[str, Any], run: dict[str, Any], folder: Path) -
     DataError
         If the recordings are not the ones that the run began with.
     """
-    before, now = begun["options"], run["options"]
+    now = run["options"]
+    before = {name: value for name, value in _defaults().items() if name in now} | begun["options"]
     differing, prepared = (
         [
             f"  --{name}: was {before.get(name)!r}, is {now.get(name)!r}"
@@ -147,6 +148,11 @@ def require_same_run(begun: dict[str, Any], run: dict[str, Any], folder: Path) -
     }
     for name, (was, is_now) in changed.items():
         log.warning("%s was %s, is %s: results may differ in the last digits", name, was, is_now)
+
+
+def _defaults() -> dict[str, Any]:
+    """Return the defaults of all options: what runs of earlier releases had for newer ones."""
+    return TrainOptions(data_path=(Path(),)).model_dump(mode="json")
 
 
 def require_same_strategy(manifest: Manifest, accelerator: Accelerator) -> None:

@@ -122,7 +122,8 @@ def split(
     if count >= len(ids):
         raise DataError(
             f"--dev_ratio={dev_ratio:g} holds out {count} of {len(ids)} recordings and leaves "
-            "none to train on; choose a smaller ratio or add recordings"
+            "none to train on; hold out the last part of each recording with --dev_split=time "
+            "--dev_ratio=0.2, choose a smaller ratio, or add recordings"
         )
     order = uniforms(seed, "split", epoch=0, step=0, rows=len(ids), columns=1)[:, 0]
     chosen = {ids[index] for index in np.argsort(order, kind="stable")[:count]}

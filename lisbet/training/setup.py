@@ -134,7 +134,8 @@ class Setup:
                     for sampler in self.samplers
                 },
                 "preparation": self._preparation(),
-            },
+            }
+            | ({} if (frames := self.loaded.split_frames()) is None else {"split_frames": frames}),
         }
 
     def _preparation(self) -> dict[str, Any]:
