@@ -20,8 +20,9 @@ from lisbet.core.files import require_writable, write_file
 from lisbet.core.results import require_result_files
 from lisbet.data.bank import Plan, gather
 from lisbet.data.load import find_sources, ordered, summary
-from lisbet.data.readers import READERS
+from lisbet.data.readers import whole_reader
 from lisbet.data.recordings import Recordings, load_share
+from lisbet.data.versions import FileChoice
 from lisbet.errors import ConfigError, DataError, ModelError
 from lisbet.models.multitask import ModelConfig, MultiTaskModel
 from lisbet.options import AnnotateOptions, EmbeddingOptions, InferenceOptions
@@ -105,8 +106,8 @@ class Results:
         """
         require_writable(self.folder)
         # The ids of a Zarr store stand in the store; they are checked when it was opened.
-        if self.is_main_process and READERS[options.data_format].whole is None:
-            sources = find_sources(options.dataset, options.data_filter)
+        if self.is_main_process and whole_reader(options.dataset) is None:
+            sources = find_sources(options.dataset, options.data_filter, FileChoice.of(options))
             self.require_writable([source.id for source in sources])
 
     def require_writable(self, record_ids: Sequence[str]) -> None:

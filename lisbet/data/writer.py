@@ -187,7 +187,7 @@ class Writer:
 
     def _decide(self, sources: list[Source], options: DataOptions) -> None:
         """Take the names that most recordings have: the first one may be the odd one."""
-        files = [source.files for source in sources]
+        files = [source.files for source in sources if source.problem is None]
         usual = read_usual(files, self.options.dataset, options)
         if usual is not None:
             self.features, self.behaviors = usual.features, usual.behaviors

@@ -1,16 +1,15 @@
 """DeepLabCut tables as text: comma-separated, or as a spreadsheet saved them again."""
 
 import csv
-import io
 import logging
 import re
+from array import array
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from lisbet.data.limits import require_csv
-from lisbet.data.readers._dlc_table import LEVELS, Table, columns_of
+from lisbet.data.readers._dlc_table import LEVELS, Column, Table, columns_of
 from lisbet.data.readers._peek import head_lines
 from lisbet.data.text_tables import LINE_END, decode, is_blank, separator_after
 from lisbet.errors import DataError
@@ -83,64 +82,52 @@ def _parsed(lines: list[str], name: str, *, ended: bool) -> Table:
     levels, separator, taken = header_of(lines, name)
     columns = columns_of(levels, name)
     width = len(columns) + 1
-    body, numbers = [], []
+    numbers, cells, rows, number = array("d"), [""], 0, 0
     for number, line in enumerate(lines[taken:], start=taken + 1):
         if is_blank(line):
             continue
-        if '"' in line:
-            line = _unquoted(line, separator)
-        if line.count(separator) != width - 1:
-            line = _fitted(line, separator, width, name, number)
-        body.append(line)
-        numbers.append(number)
-    if body and not ended:
-        _check_end(body[-1], separator, name, numbers[-1])
-    if body and not NUMBER.match(body[0].lstrip()):
-        index_name, *others = body[0].split(separator)
-        if not any(cell.strip() for cell in others):
-            del body[0], numbers[0]  # pandas writes the name of the index in a row of its own
-    text = "\n".join(body)
-    if separator != ",":
-        text = text.replace(",", ".")  # decimal comma
-    if not body:
-        return Table(columns, np.zeros(0, np.int64), np.zeros((0, len(columns))))
-    frame = pd.read_csv(
-        io.StringIO(text), header=None, names=list(range(width)), sep=separator, index_col=False,
-        float_precision="round_trip", low_memory=False, skip_blank_lines=False, quoting=3,
-        skipinitialspace=True,
-    )  # fmt: skip
-    for number in range(width):
-        if frame[number].dtype.kind not in "iuf":
-            frame[number] = _numbers(frame[number], number, columns, name, numbers)
-    return Table(columns, frame[0].to_numpy(), frame.iloc[:, 1:].to_numpy(np.float64))
+        cells = _cells(line, separator, width, name, number)
+        if not rows and not any(cells[1:]) and not NUMBER.match(cells[0]):
+            continue  # pandas writes the name of the index in a row of its own
+        try:
+            if "_" in line:  # Python takes 1_000 for a number
+                raise ValueError
+            numbers.extend([float(cell) for cell in cells])
+        except ValueError:
+            del numbers[rows * width :]
+            numbers.extend(_numbers(cells, columns, name, number))
+        rows += 1
+    if rows and not ended:
+        _check_end(cells[-1], name, number)
+    values = np.frombuffer(numbers, np.float64).reshape(rows, width)
+    return Table(columns, values[:, 0], values[:, 1:])
 
 
-def _unquoted(line: str, separator: str) -> str:
-    """Return a line without quotation marks; a decimal comma in them becomes a point."""
-    cells = next(csv.reader([line], delimiter=separator))
-    return separator.join(cell.replace(",", ".") for cell in cells)
-
-
-def _fitted(line: str, separator: str, width: int, name: str, number: int) -> str:
-    """Return a line without the empty cells that a spreadsheet adds.
+def _cells(line: str, separator: str, width: int, name: str, number: int) -> list[str]:
+    """Return the cells of a line, without the empty ones that a spreadsheet adds at its end.
 
     Raises
     ------
     DataError
-        If it has too few or too many cells.
+        If it has too few or too many.
     """
-    cells = line.split(separator)
+    quoted = '"' in line
+    cells = next(csv.reader([line], delimiter=separator)) if quoted else line.split(separator)
+    if "," in line and (separator != "," or quoted):
+        cells = [cell.replace(",", ".") for cell in cells]  # decimal comma
     if len(cells) > width and not any(cell.strip() for cell in cells[width:]):
-        return separator.join(cells[:width])
-    raise DataError(
-        f"{name}: line {number} has {len(cells)} cells; expected {width}, as in the header rows. "
-        "The file may be cut off there; copy or export it again"
-    )
+        del cells[width:]
+    if len(cells) != width:
+        raise DataError(
+            f"{name}: line {number} has {len(cells)} cells; expected {width}, as in the header "
+            "rows. The file may be cut off there; copy or export it again"
+        )
+    return cells
 
 
-def _check_end(line: str, separator: str, name: str, number: int) -> None:
+def _check_end(cell: str, name: str, number: int) -> None:
     """Check the last line of a file that does not end with the end of a line."""
-    last = line.split(separator)[-1].strip()
+    last = cell.strip()
     if not last or not last[-1].isalnum():
         raise DataError(
             f"{name}: line {number} ends with {last!r} and without an end of line; expected a "
@@ -149,26 +136,24 @@ def _check_end(line: str, separator: str, name: str, number: int) -> None:
     log.warning("%s: line %d has no end of line; check that the file is complete", name, number)
 
 
-def _numbers(
-    cells: "pd.Series[str]", column: int, columns: list[object], name: str, lines: list[int]
-) -> "pd.Series[float]":
-    """Return a column of texts as numbers.
+def _numbers(cells: list[str], columns: list[Column], name: str, line: int) -> list[float]:
+    """Return the cells of a line of which some are empty, or no numbers.
 
     Raises
     ------
     DataError
-        Naming the first cell that holds none.
+        Naming the first cell that holds something else.
     """
-    texts = cells.astype("string").fillna("").str.strip()
-    for number, text in zip(lines, texts.tolist(), strict=True):
-        if text.lower() in NO_VALUE and column > 0:
-            continue
-        if not NUMBER.fullmatch(text):
-            what = "the frame number" if column == 0 else f"column {columns[column - 1]}"
+    values = []
+    for place, cell in enumerate(map(str.strip, cells)):
+        if NUMBER.fullmatch(cell):
+            values.append(float(cell))
+        elif place and cell.lower() in NO_VALUE:
+            values.append(np.nan)
+        else:
+            what = f"column {columns[place - 1]}" if place else "the frame number"
             raise DataError(
-                f"{name}: line {number}, {what}, holds {text!r}; expected a number. Correct it, or "
+                f"{name}: line {line}, {what}, holds {cell!r}; expected a number. Correct it, or "
                 "export the file again"
             )
-    return pd.to_numeric(texts.where(~texts.str.lower().isin(NO_VALUE)), errors="coerce").astype(
-        np.float64
-    )
+    return values

@@ -114,7 +114,7 @@ def _of_table(group: Any, name: str, rows: int | None) -> Content:
     return _level_names(names, columns), columns, parts, np.asarray(content["index"])
 
 
-def _of_fixed(group: Any, name: str, rows: int | None) -> Content:
+def _of_fixed(group: Any, _name: str, rows: int | None) -> Content:
     """Read pandas' format "fixed": an array for each block of columns."""
     names, columns = _fixed_labels(group, "axis0")
     parts = []

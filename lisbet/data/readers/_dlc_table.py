@@ -179,12 +179,11 @@ def _rows(frames: np.ndarray, name: str) -> np.ndarray:
             f"one in {MOST_MISSING} frames. Correct the frame numbers in its first column"
         )
     if lacking := last + 1 - rows:
-        first = int(numbers[0]) and 0
-        gap = np.flatnonzero(steps > 1)
-        if numbers[0] == 0:
-            first = int(numbers[gap[0]]) + 1
-        log.info("%s has no rows for %d of %d frames, first frame %d: taken for missing", name,
-                 lacking, last + 1, first)  # fmt: skip
+        first = int(numbers[np.flatnonzero(steps > 1)[0]]) + 1 if numbers[0] == 0 else 0
+        log.info(
+            "%s has no rows for %d of %d frames, the first is frame %d: taken for missing",
+            name, lacking, last + 1, first,
+        )  # fmt: skip
     return numbers
 
 

@@ -1,4 +1,4 @@
-"""Look into a file without reading it: its first bytes, or the names at the root of an HDF5 file."""
+"""Look into a file without reading it: its first bytes, lines, or the names in an HDF5 file."""
 
 from functools import cached_property
 from itertools import islice

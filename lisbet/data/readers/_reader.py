@@ -24,11 +24,14 @@ class Kind:
         Whether tracks can be read from it.
     advice : str
         What to do with one that cannot be used.
+    matters : bool
+        Whether one that cannot be used holds the tracks of a video all the same.
     """
 
     name: str
     usable: bool = True
     advice: str = ""
+    matters: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {self.advice}" if self.advice else self.name

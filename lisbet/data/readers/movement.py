@@ -22,7 +22,7 @@ def _recognise(peek: Peek) -> Kind | None:
         with netCDF4.Dataset(str(peek.path)) as header:
             return FILE if "position" in header.variables else None
     except Exception:  # a damaged file makes the library raise almost anything
-        return Kind("NetCDF file", usable=False, advice="damaged; copy or export it again")
+        return Kind("NetCDF file", usable=False, advice="damaged; copy it again")
 
 
 def _read(files: list[Path]) -> xr.Dataset:

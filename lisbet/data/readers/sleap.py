@@ -20,7 +20,7 @@ EXPORT = (
     "export it for analysis, in SLEAP with File > Export Analysis HDF5, or with sleap-convert "
     "--format analysis"
 )
-PROJECT = Kind("SLEAP project", usable=False, advice=EXPORT)
+PROJECT = Kind("SLEAP project", usable=False, advice=EXPORT, matters=True)
 IN_PROJECTS = {"frames", "instances", "points", "pred_points", "videos_json", "tracks_json"}
 AXES = ("individuals", "space", "keypoints", "time")
 """Axes of `tracks` as SLEAP writes it; without transposing it has them in reverse order."""

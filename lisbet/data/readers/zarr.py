@@ -14,7 +14,7 @@ def _read(path: Path, *, annotated: bool) -> list[Record]:
 
 
 def _recognise(peek: Peek) -> None:
-    """A store is a folder, so no file of its own is one."""
+    """Recognise no file: a store is a folder."""
 
 
 READER = Reader(patterns=(), recognise=_recognise, whole=_read)
