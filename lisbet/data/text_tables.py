@@ -1,45 +1,38 @@
 """Text of tables that spreadsheets and other programs wrote: encodings, separators, blank rows."""
 
 import codecs
-import logging
 import re
-
-log = logging.getLogger(__name__)
 
 SEPARATORS = ",;\t|"
 LINE_END = re.compile("\r\n|\r|\n")
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def decode(raw: bytes, name: str) -> str:
-    """Decode the bytes of a table: UTF-8, UTF-16, or Windows' Western European encoding.
+def encoding_of(raw: bytes) -> str:
+    """Return the encoding of a table: UTF-8, UTF-16, or the one of Windows in Western Europe.
 
     Parameters
     ----------
     raw : bytes
         Its content, or the beginning of it.
-    name : str
-        Name of the file, for messages.
-
-    Returns
-    -------
-    str
-        Without a byte order mark.
     """
     if raw.startswith(UTF16):
-        return raw.decode("utf-16", errors="replace")
+        return "utf-16"
     start = raw[:64]
     if len(start) > 3 and b"\0" in start:  # UTF-16 without a mark: every other byte is 0
-        little = start[1::2].count(0) >= start[::2].count(0)
-        return raw.decode("utf-16-le" if little else "utf-16-be", errors="replace")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        log.info("%s is not UTF-8; read as Windows-1252 (Western European)", name)
-    try:
-        return raw.decode("cp1252")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
+        return "utf-16-le" if start[1::2].count(0) >= start[::2].count(0) else "utf-16-be"
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        return encoding
+    return "latin-1"
+
+
+def decode(raw: bytes) -> str:
+    """Return the text of a table, without a byte order mark; see `encoding_of`."""
+    return raw.decode(encoding_of(raw), errors="replace")
 
 
 def separator_after(line: str, label: str) -> str | None:

@@ -70,5 +70,5 @@ def head_lines(path: Path) -> list[str]:
     """Return the first lines of a text file; one that is too long is cut off."""
     with path.open("rb") as stream:
         raw = b"".join(stream.readline(LINE_BYTES) for _ in range(HEAD_LINES))
-    lines = LINE_END.split(decode(raw, path.name))
+    lines = LINE_END.split(decode(raw))
     return list(islice((line for line in lines if line.strip()), HEAD_LINES))
