@@ -27,7 +27,7 @@ from lisbet.data.readers._peek import Peek
 from lisbet.data.readers.auto import format_of
 from lisbet.data.record import Record, from_dataset
 from lisbet.data.tracks import Stored
-from lisbet.data.versions import FileChoice
+from lisbet.data.versions import FileChoice, names_video
 from lisbet.errors import DataError
 from lisbet.options import DataOptions
 from lisbet.processes import environment
@@ -397,7 +397,7 @@ def _read_labels(source: Source, record: Record, annotations: str) -> Labels:
     folder = source.files[0].parent
     files = [
         file for file in reader.find(folder)
-        if file not in source.files and source.video in file.name
+        if file not in source.files and names_video(file, source.video)
     ]  # fmt: skip
     if len(files) != 1:
         found = ", ".join(file.name for file in files) or "none"

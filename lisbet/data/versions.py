@@ -87,6 +87,19 @@ def video_of(file: Path) -> str:
     return "".join(words)
 
 
+def names_video(file: Path, video: str) -> bool:
+    """Whether the name of a file has the name of a video in it, as words of its own.
+
+    Examples
+    --------
+    >>> names_video(Path("annotations_m1.csv"), "m1"), names_video(Path("m10_boris.csv"), "m1")
+    (True, False)
+    """
+    if not video:
+        return True
+    return bool(re.search(rf"(?<![^\W_]){re.escape(video)}(?![^\W_])", file.stem))
+
+
 def arranged(
     files: Sequence[Path], choice: FileChoice, *, several: bool
 ) -> list[tuple[str, tuple[Path, ...]]]:
