@@ -23,8 +23,9 @@ from lisbet.core.results import require_result_files
 from lisbet.data.bank import Plan, gather
 from lisbet.data.load import find_sources, ordered, summary
 from lisbet.data.preparation import preparation_of, require_same_preparation
-from lisbet.data.readers import READERS
+from lisbet.data.readers import whole_reader
 from lisbet.data.recordings import Recordings, load_share
+from lisbet.data.versions import FileChoice
 from lisbet.errors import ConfigError, DataError, ModelError, OutputError
 from lisbet.models.multitask import ModelConfig, MultiTaskModel
 from lisbet.options import AnnotateOptions, EmbeddingOptions, InferenceOptions
@@ -125,8 +126,8 @@ class Results:
                 remembered = {"preparation": plain(config.preparation)}
                 self.model = self.model.model_copy(update=remembered)
         # The ids of a Zarr store stand in the store; they are checked when it was opened.
-        if self.is_main_process and READERS[options.data_format].whole is None:
-            sources = find_sources(options.dataset, options.data_filter)
+        if self.is_main_process and whole_reader(options.dataset) is None:
+            sources = find_sources(options.dataset, options.data_filter, FileChoice.of(options))
             self.require_writable([source.id for source in sources])
         elif self.model is not None and not self.overwrite:
             require_one_model(self.folder, self.model, self.name, (), overwrite=False)
@@ -240,7 +241,7 @@ def prepared_as(options: Given, config: ModelConfig) -> Given:
         config.preparation,
         model_id=config.model_id,
         override=options.override_preparation,
-        converted=READERS[options.data_format].whole is not None,
+        converted=whole_reader(options.dataset) is not None,
     )
 
 

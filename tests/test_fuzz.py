@@ -175,7 +175,7 @@ KINDS = {
     "boris": boris,
 }
 TRIES = 40
-SLOW = {"dlc": 15, "sleap": 15}
+SLOW = {"sleap": 15}
 MEMORY = 6 * 2**30
 SECONDS = 20
 

@@ -25,13 +25,11 @@ ALLOWED = {
     ("training/history.py", "temporary.open"): IN_NEW,
     ("fetch_model.py", "shutil.copyfile"): IN_NEW,
     ("data/hub/_download.py", "part.open('ab')"): "a file that is noted in its folder's log",
-    ("data/readers/dlc.py", "head.write_bytes"): "in a temporary folder of the system",
     ("training/datasets.py", "place.unlink"): "shared memory that mkstemp made",
     ("training/datasets.py", "os.unlink(name)"): "shared memory that mkstemp made",
     ("training/consolidate.py", "open(os.devnull, 'w')"): "the null device",
     ("cli/output.py", "open(os.devnull, 'w')"): "the null device",
     ("data/record.py", "position.rename(plural)"): "dimensions",
-    ("data/readers/_reader.py", "dataset.rename"): "dimensions",
 }
 
 

@@ -278,12 +278,7 @@ def test_the_frame_rate_comes_from_the_times_or_the_user(tmp_path):
     assert load(tmp_path, fps=25)[0].fps == pytest.approx(30)
 
 
-def test_dlc_files_as_newer_releases_of_movement_read_them(tmp_path, monkeypatch):
-    from movement.io import load_poses
-
-    read = load_poses.from_dlc_file
-    singular = {"individuals": "individual", "keypoints": "keypoint"}
-    monkeypatch.setattr(load_poses, "from_dlc_file", lambda file: read(file).rename(singular))
+def test_dlc_files_that_differ_in_one_word_are_individuals(tmp_path):
     for animal in ("a", "b"):
         write_dlc(tmp_path / "r" / f"tracking_{animal}.csv", walk(9, names(1), 0), names(1),
                   multi=False)  # fmt: skip

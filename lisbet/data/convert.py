@@ -8,6 +8,7 @@ from lisbet.data.load import Source, find_sources
 from lisbet.data.remote import RemoteDestination, request_of
 from lisbet.data.store import MARK, Store
 from lisbet.data.target import require_local_target
+from lisbet.data.versions import FileChoice
 from lisbet.data.writer import Writer, seen
 from lisbet.errors import DataError, OutputError
 from lisbet.options import ConvertOptions
@@ -19,7 +20,7 @@ PREPARING = ("data_scale", "outside", "select_coords", "rename_coords", "fps")
 def convert_dataset(options: ConvertOptions) -> None:
     """Convert a folder of recordings."""
     target, asked = options.target, _asked(options)
-    sources = find_sources(options.dataset, options.data_filter)
+    sources = find_sources(options.dataset, options.data_filter, FileChoice.of(options))
     destination: Destination
     if is_address(target):
         destination = RemoteDestination(target)

@@ -10,11 +10,12 @@ import numpy as np
 from lisbet.config import Features
 from lisbet.core.address import is_address
 from lisbet.data.annotations import warn_of_behaviors
-from lisbet.data.load import find_sources, load_records, ordered, read_all, report
+from lisbet.data.load import Source, find_sources, load_records, ordered, read_all, report
 from lisbet.data.majority import Usual, read_usual
-from lisbet.data.readers import READERS
+from lisbet.data.readers import whole_reader
 from lisbet.data.record import Record
 from lisbet.data.tracks import each
+from lisbet.data.versions import FileChoice
 from lisbet.errors import DataError
 from lisbet.options import DataOptions, DatasetInfoOptions
 from lisbet.processes.memory import available_memory
@@ -26,9 +27,12 @@ BARS, WIDTH = 8, 40
 
 def dataset_info(options: DatasetInfoOptions) -> None:
     """Print what is in a dataset, as its files say it: coordinates before they are scaled."""
-    found = Found(usual=_usual(options))
+    dataset, sources = options.dataset, list[Source]()
+    if whole_reader(dataset) is None:
+        sources = find_sources(dataset, options.data_filter, FileChoice.of(options))
+    found = Found(usual=_usual(options, sources))
     problems = {}
-    for name, record in _records(options):
+    for name, record in _records(options, sources):
         if isinstance(record, str):
             problems[name] = record
             continue
@@ -46,24 +50,25 @@ def dataset_info(options: DatasetInfoOptions) -> None:
         raise DataError(report(str(options.data_path), problems, total))
 
 
-def _usual(options: DatasetInfoOptions) -> Usual | None:
+def _usual(options: DatasetInfoOptions, sources: list[Source]) -> Usual | None:
     """Return the names that most recordings of a folder have; a store has one set of names."""
     dataset = options.dataset
-    if READERS[dataset.format].whole is not None:
+    if whole_reader(dataset) is not None:
         return None
-    files = [source.files for source in find_sources(dataset, options.data_filter)]
+    files = [source.files for source in sources if source.problem is None]
     # As the files say it: nothing is selected or renamed.
     return read_usual(files, dataset.model_copy(update={"annotations": None}), DataOptions())
 
 
-def _records(options: DatasetInfoOptions) -> Iterator[tuple[str, Record | str]]:
+def _records(
+    options: DatasetInfoOptions, sources: list[Source]
+) -> Iterator[tuple[str, Record | str]]:
     dataset = options.dataset
-    if READERS[dataset.format].whole is not None:
+    if whole_reader(dataset) is not None:
         records = load_records(dataset, options)
         for number, position in each(records):
             yield records[number].id, records[number].with_position(position)
         return
-    sources = find_sources(dataset, options.data_filter)
     outcomes: Iterable[Record | str] = read_all(sources, dataset, options, prepared=False)
     yield from zip((source.id for source in sources), outcomes, strict=True)
 

@@ -15,8 +15,15 @@ REORDERING = {2, 3, 5, 6}
 """Filters that do not compress: shuffle, checksum, nbit, scaleoffset (of a stated size)."""
 
 
-def check_hdf5(file: Path) -> None:
+def check_hdf5(file: Path, *, everywhere: bool = False) -> None:
     """Check that all values are in the file itself, and that those at its root fit in memory.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+    everywhere : bool
+        Whether the values in groups are read, too, and must fit in memory.
 
     Raises
     ------
@@ -35,6 +42,8 @@ def check_hdf5(file: Path) -> None:
         at_root = [
             (name, root[name]) for name in root if root.get(name, getclass=True) is h5py.Dataset
         ]
+        if everywhere:
+            at_root = [(item.name, item) for item in found if isinstance(item, h5py.Dataset)]
         needed, largest = 0, ("", ())
         for name, item in at_root:
             own = bytes_of(item.shape or (), item.dtype.kind)

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -24,13 +24,17 @@ from lisbet.data.annotations import (
     reported,
     warn_of_empty,
 )
+from lisbet.data.find import NAMED, look_into
 from lisbet.data.ids import check_folders, check_ids, refuse_loops
 from lisbet.data.labels import LABEL_READERS, Labels
 from lisbet.data.majority import usual_features
 from lisbet.data.prepare import prepare, selected
-from lisbet.data.readers import READERS
+from lisbet.data.readers import READERS, whole_reader
+from lisbet.data.readers._peek import Peek
+from lisbet.data.readers.auto import format_of
 from lisbet.data.record import Record, from_dataset
 from lisbet.data.tracks import Stored
+from lisbet.data.versions import FileChoice
 from lisbet.errors import DataError
 from lisbet.options import DataOptions
 from lisbet.processes import environment
@@ -40,20 +44,36 @@ log = logging.getLogger(__name__)
 BYTES_PER_WORKER = 32 * 2**20
 """A further process pays off from about this much to read; starting one takes over a second."""
 
+NOT_FOR_STORES = (
+    *("select_coords", "rename_coords", "data_scale", "outside", "fps", "subject"),
+    *("tracking_pattern", "flat", "file_per_individual"),
+)
+"""Options that a converted dataset had when it was made."""
+
 SHOWN = 20
 """At most so many recordings are named in one report."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where one recording lies: its id and its tracking files.
+    """Where one recording lies.
 
-    `video` is the name of its video, where it shares its folder with other recordings.
+    Parameters
+    ----------
+    id : str
+        Its id.
+    files : tuple of Path
+        Its tracking files; several, if each holds one individual.
+    video : str
+        Name of its video, where it shares its folder with recordings of others, else empty.
+    problem : str, optional
+        Why it cannot be told which of the files are to be read.
     """
 
     id: str
     files: tuple[Path, ...]
     video: str = ""
+    problem: str | None = None
 
     @property
     def bytes(self) -> int:
@@ -81,9 +101,9 @@ def load_records(dataset: Dataset, options: DataOptions) -> list[Record]:
     DataError
         If there are none or some cannot be used. One message names each of them and why.
     """
-    if READERS[dataset.format].whole is not None:
+    if whole_reader(dataset) is not None:
         return _load_whole(dataset, options)
-    sources = find_sources(dataset, options.data_filter)
+    sources = find_sources(dataset, options.data_filter, FileChoice.of(options))
     return accepted(dataset, sources, list(read_all(sources, dataset, options)))
 
 
@@ -110,17 +130,14 @@ def accepted(dataset: Dataset, sources: list[Source], outcomes: list[Record | st
 
 def _load_whole(dataset: Dataset, options: DataOptions) -> list[Record]:
     """Read a dataset that was prepared when it was converted."""
-    given = {
-        name: value
-        for name in ("select_coords", "rename_coords", "data_scale", "outside", "fps", "subject")
-        if (value := getattr(options, name)) != DataOptions.model_fields[name].default
-    }
+    defaults = DataOptions.model_fields
+    given = [name for name in NOT_FOR_STORES if getattr(options, name) != defaults[name].default]
     if given:
         raise DataError(
             f"{dataset.path} holds prepared recordings, so --{', --'.join(given)} cannot apply; "
             "leave it out here, and pass it to betman convert_dataset"
         )
-    read = READERS[dataset.format].whole
+    read = whole_reader(dataset)
     assert read is not None
     records = read(dataset.path, annotated=dataset.annotations is not None)
     kept = [record for record in records if _passes(record.id, options.data_filter)]
@@ -191,8 +208,19 @@ def _belong_to_parent() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list[Source]:
+def find_sources(
+    dataset: Dataset, words: tuple[str, ...] | None = None, choice: FileChoice | None = None
+) -> list[Source]:
     """List the recordings below a folder, sorted by id.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The folder, and the format of its files.
+    words : tuple of str, optional
+        Use only recordings whose id contains one of these.
+    choice : FileChoice, optional
+        Which files of a folder are used, and as what.
 
     Raises
     ------
@@ -200,43 +228,58 @@ def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list
         If the folder is missing, holds no recording of this format (and filter), or leads into
         itself, or if an id cannot be used.
     """
-    data_path = dataset.path
+    data_path, choice = dataset.path, choice or FileChoice()
     if not data_path.is_dir():
         what = "is not a folder" if data_path.exists() else "does not exist"
         raise DataError(f"{data_path} {what}; expected a folder of recordings")
-    reader = READERS[dataset.format]
-    sources, others = [], Counter[str]()
+    sources, others, unused, left_out = [], Counter[str](), list[str](), list[str]()
     for folder, subfolders, names in os.walk(data_path, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         refuse_loops(folder, subfolders)
-        files = tuple(Path(folder, name) for name in sorted(names) if reader.matches(name))
-        if files:
-            record_id = Path(folder).relative_to(data_path).as_posix()
-            record_id = data_path.resolve().name if record_id == "." else record_id
-            sources.append(Source(record_id, files))
-        else:
-            others.update(fitting_formats(names))
-            if names and not subfolders:
+        if "zarr.json" in names:  # a converted dataset: its files are no recordings
+            subfolders.clear()
+            continue
+        found = look_into(Path(folder), names, dataset.format, choice)
+        place = Path(folder).relative_to(data_path).as_posix()
+        folder_id = data_path.resolve().name if place == "." else place
+        for video, files, problem in found.recordings:
+            record_id = folder_id if not video else video if place == "." else f"{place}/{video}"
+            sources.append(Source(record_id, files, video, problem))
+        if not found.recordings:
+            others.update(found.others)
+            unused += [str(Path(place, name)) for name in found.unused]
+            if found.unusable:
+                left_out.append(f"{folder}: {', '.join(found.unusable)}")
+            elif names and not subfolders:
                 log.info("%s holds no %s tracking file", folder, dataset.format)
     if not sources:
-        others["zarr"] = int((data_path / "zarr.json").exists())
-        found = ", ".join(f"{count} of {name}" for name, count in others.items() if count)
-        hint = f" Folders in other formats were found: {found}; see --data_format." if found else ""
-        raise DataError(
-            f"{data_path} holds no recordings: no folder in it has a file named "
-            f"{' or '.join(reader.patterns)} (format {dataset.format}).{hint}"
-        )
+        raise _no_recordings(dataset, choice, others, unused)
+    for folder in left_out[:SHOWN]:
+        log.warning("no recording, as it cannot be read: %s", folder)
     kept = [source for source in sources if _passes(source.id, words)]
     if not kept:
         raise _none_passes(dataset, [source.id for source in sources], words)
     check_folders([(source.id, source.files[0].parent) for source in kept], data_path)
+    check_ids([source.id for source in kept], data_path)
     return sorted(kept, key=lambda source: source.id)
 
 
-def fitting_formats(names: Iterable[str]) -> list[str]:
-    """Name the formats that have a file among these."""
-    names = list(names)
-    return [known for known, reader in READERS.items() if any(map(reader.matches, names))]
+def _no_recordings(
+    dataset: Dataset, choice: FileChoice, others: Counter[str], unused: list[str]
+) -> DataError:
+    """Build the error for a folder without recordings, naming what is in it."""
+    others["zarr"] = int((dataset.path / "zarr.json").exists())
+    formats = ", ".join(f"{count} of {name}" for name, count in others.items() if count)
+    hint = f" Folders in other formats were found: {formats}; see --data_format." if formats else ""
+    if unused:
+        more = f" and {len(unused) - NAMED} more" if len(unused) > NAMED else ""
+        hint += f" Found {', '.join(unused[:NAMED])}{more}."
+    wanted = f"named like {choice.pattern} " if choice.pattern else ""
+    wanted_format = "any format" if dataset.format == "auto" else f"the format {dataset.format}"
+    return DataError(
+        f"{dataset.path} holds no recordings: no file {wanted}in it or below is recognised as a "
+        f"tracking file of {wanted_format}.{hint}"
+    )
 
 
 def summary(records: list[Record]) -> str:
@@ -334,6 +377,8 @@ def read_one(
     source: Source, dataset: Dataset, options: DataOptions, prepared: bool = True
 ) -> Record | str:
     """Read and prepare one recording, or say why that cannot be done."""
+    if source.problem is not None:
+        return source.problem
     try:
         read = READERS[dataset.format].read
         assert read is not None
@@ -358,7 +403,14 @@ def read_one(
     except Exception as error:  # a damaged file makes the libraries raise almost anything
         log.debug("%s", source.files[0], exc_info=True)
         text = " ".join(str(error).split()) or type(error).__name__
-        return f"{source.files[0].name} cannot be read as {dataset.format}: {text}"
+        names = ", ".join(file.name for file in source.files)
+        return f"{names} cannot be read as {_format_name(source, dataset)}: {text}"
+
+
+def _format_name(source: Source, dataset: Dataset) -> str:
+    if dataset.format != "auto":
+        return dataset.format
+    return format_of(Peek(source.files[0]))[0] or "a tracking file"
 
 
 def _read_labels(source: Source, record: Record, annotations: str, options: DataOptions) -> Labels:

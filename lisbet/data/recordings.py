@@ -13,9 +13,10 @@ from accelerate.utils import gather_object
 from lisbet.config import Dataset
 from lisbet.data.bank import Bank
 from lisbet.data.load import Source, accepted, find_sources, load_records, read_all, read_one
-from lisbet.data.readers import READERS
+from lisbet.data.readers import whole_reader
 from lisbet.data.record import Record
 from lisbet.data.tracks import Stored, each
+from lisbet.data.versions import FileChoice
 from lisbet.errors import DataError
 from lisbet.options import DataOptions
 from lisbet.processes import environment
@@ -108,10 +109,10 @@ def load_share(
     DataError
         On all processes, if some cannot be used. One message names each of them and why.
     """
-    if READERS[dataset.format].whole is not None:
+    if whole_reader(dataset) is not None:
         records = load_records(dataset, options)  # their tracks are read when they are used
         return records, shares(np.array([r.frames for r in records]), processes)[rank]
-    sources = find_sources(dataset, options.data_filter)
+    sources = find_sources(dataset, options.data_filter, FileChoice.of(options))
     own = shares(np.array([source.bytes for source in sources]), processes)[rank]
     mine = dict(zip(own, _read([sources[n] for n in own], dataset, options), strict=True))
     told = [(number, _without_tracks(outcome)) for number, outcome in mine.items()]

@@ -187,6 +187,7 @@ class Writer:
 
     def _decide(self, sources: list[Source], options: DataOptions) -> None:
         """Take the names that most recordings have: the first one may be the odd one."""
+        sources = [source for source in sources if source.problem is None]
         files = [source.files for source in sources]
         videos = [source.video for source in sources]
         usual = read_usual(files, self.options.dataset, options, videos)

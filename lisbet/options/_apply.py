@@ -40,7 +40,10 @@ class InferenceOptions(DataOptions):
     model_path: Path = positional("the model's model_config.yml")
     weights_path: Path = positional("its weights, such as weights/weights_last.pt")
     data_format: DataFormat = option(
-        "movement", "format of the tracking files", group="data", known=READER_NAMES
+        "auto",
+        "format of the tracking files; auto: found by looking into them",
+        group="data",
+        known=READER_NAMES,
     )
     batch_size: int = option(128, "windows that pass the network at once", ge=1)
     override_preparation: bool = option(
@@ -187,7 +190,9 @@ class PlotEmbeddingsOptions(Options):
     embeddings_path: Path = positional("folder that compute_embeddings wrote")
     labels: Path | None = option(None, "folder of the recordings, with annotations to colour by")
     data_format: DataFormat = option(
-        "movement", "format of their tracking files", known=READER_NAMES
+        "auto",
+        "format of their tracking files; auto: found by looking into them",
+        known=READER_NAMES,
     )
     fps: float | None = option(
         None,

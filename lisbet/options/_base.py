@@ -209,6 +209,23 @@ class DataOptions(Options):
     data_filter: Words | None = option(
         None, "use only recordings whose id contains one of these words", group="data"
     )
+    tracking_pattern: str | None = option(
+        None,
+        "use only tracking files whose name fits this shell pattern, such as '*_filtered.csv'",
+        group="data",
+    )
+    flat: bool = option(
+        False,
+        "take each tracking file of a folder as a recording of its own, named by its video; "
+        "default: a folder is one recording",
+        group="data",
+    )
+    file_per_individual: bool = option(
+        False,
+        "take the DeepLabCut files of a folder as one recording, each with one individual, named "
+        "by the words in which the file names differ",
+        group="data",
+    )
     data_scale: ScaleText | None = option(
         None,
         "size of the video, WIDTHxHEIGHT[xDEPTH], or minmax for the minimum and maximum of each "
@@ -256,3 +273,12 @@ class DataOptions(Options):
         ge=0.01,
         le=100,
     )
+
+    @model_validator(mode="after")
+    def _files_are_one_thing(self) -> Self:
+        if self.flat and self.file_per_individual:
+            raise ConfigError(
+                "--flat takes each file as a recording, --file_per_individual as one individual of "
+                "a recording; pass one of them"
+            )
+        return self

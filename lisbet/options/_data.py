@@ -24,7 +24,10 @@ class FolderOptions(DataOptions):
         "folder of recordings: every folder in it with a tracking file"
     )
     data_format: DataFormat = option(
-        "movement", "format of the tracking files", group="data", known=READER_NAMES
+        "auto",
+        "format of the tracking files; auto: found by looking into them",
+        group="data",
+        known=READER_NAMES,
     )
     annot_format: AnnotationFormat | None = option(
         None,

@@ -51,8 +51,9 @@ class TrainingOptions(SplitOptions, DataOptions):
         "folder of recordings: every folder in it with a tracking file; or several, comma separated"
     )
     data_format: DataFormats = option(
-        ("movement",),
-        "format of the tracking files: one, or one for each data path",
+        ("auto",),
+        "format of the tracking files: one, or one for each data path; auto: found by looking into "
+        "them",
         group="data",
         known=READER_NAMES,
     )

@@ -31,7 +31,7 @@ HARMLESS = {
 }  # fmt: skip
 """Options that change neither model nor data."""
 PREPARING = {"data_format", "data_path", "data_scale", "fps", "outside", "rename_coords",
-             "select_coords"}  # fmt: skip
+             "select_coords", "tracking_pattern", "flat", "file_per_individual"}  # fmt: skip
 """Options that change data, if anything: the prepared recordings themselves are compared."""
 
 

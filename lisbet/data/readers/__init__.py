@@ -1,11 +1,25 @@
 """Formats of tracking files: one file is one format.
 
-A module holds ``READER``: which files belong to it, and how those of one folder are read.
+A module holds ``READER``: which files belong to it, and how those of one recording are read.
 """
 
+from collections.abc import Callable
+
+from lisbet.config import Dataset
+from lisbet.core.address import is_address
 from lisbet.data.readers._reader import Reader
+from lisbet.data.record import Record
 from lisbet.registry import Registry
 
 READERS: Registry[Reader] = Registry("data format", __name__, "READER")
 
-__all__ = ["READERS", "Reader"]
+
+def whole_reader(dataset: Dataset) -> Callable[..., list[Record]] | None:
+    """Return what reads a dataset as a whole; None for a folder of recordings."""
+    if dataset.format != "auto":
+        return READERS[dataset.format].whole
+    stored = is_address(dataset.path) or (dataset.path / "zarr.json").is_file()
+    return READERS["zarr"].whole if stored else None
+
+
+__all__ = ["READERS", "Reader", "whole_reader"]

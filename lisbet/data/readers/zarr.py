@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lisbet.data.readers._peek import Peek
 from lisbet.data.readers._reader import Reader
 from lisbet.data.record import Record
 
@@ -12,4 +13,8 @@ def _read(path: Path, *, annotated: bool) -> list[Record]:
     return Store.open(path).records(annotated=annotated)
 
 
-READER = Reader(patterns=(), whole=_read)
+def _recognise(peek: Peek) -> None:
+    """Recognise no file: a store is a folder."""
+
+
+READER = Reader(patterns=(), recognise=_recognise, whole=_read)

@@ -1,0 +1,65 @@
+"""Every format, recognised by looking into the files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import xarray as xr
+
+from lisbet.data.readers._peek import Peek
+from lisbet.data.readers._reader import Kind, Reader
+from lisbet.errors import DataError
+
+
+def formats() -> Iterator[tuple[str, Reader]]:
+    """Yield the name and the reader of each format of tracking files."""
+    from lisbet.data.readers import READERS
+
+    for name in READERS:
+        if name != "auto" and READERS[name].read is not None:
+            yield name, READERS[name]
+
+
+def format_of(peek: Peek, *, by_name: bool = True) -> tuple[str | None, Kind | None]:
+    """Return the format of a file and what it is.
+
+    A file that no format recognises belongs to the one that documents its name, because it may be
+    damaged (`by_name`); else to none.
+    """
+    for name, reader in formats():
+        kind = reader.recognise(peek)
+        if kind is not None:
+            return name, kind
+    if by_name:
+        for name, reader in formats():
+            if reader.matches(peek.path.name):
+                return name, Kind(f"unreadable {name} file")
+    return None, None
+
+
+def _recognise(peek: Peek) -> Kind | None:
+    return format_of(peek, by_name=False)[1]
+
+
+def _reader(files: list[Path]) -> Reader:
+    found = dict.fromkeys(format_of(Peek(file))[0] for file in files)
+    (name, *others) = found
+    if name is None or others:
+        listed = ", ".join(file.name for file in files)
+        raise DataError(f"{listed}: expected tracking files of one format; see --data_format")
+    return dict(formats())[name]
+
+
+def _read(files: list[Path]) -> xr.Dataset:
+    read = _reader(files).read
+    assert read is not None
+    return read(files)
+
+
+def _head(files: list[Path]) -> xr.Dataset:
+    reader = _reader(files)
+    read = reader.head or reader.read
+    assert read is not None
+    return read(files)
+
+
+READER = Reader(patterns=(), recognise=_recognise, read=_read, head=_head)
