@@ -106,7 +106,7 @@ class Results:
         require_writable(self.folder)
         # The ids of a Zarr store stand in the store; they are checked when it was opened.
         if self.is_main_process and READERS[options.data_format].whole is None:
-            sources = find_sources(options.dataset, options.data_filter)
+            sources = find_sources(options.dataset, options.filters)
             self.require_writable([source.id for source in sources])
 
     def require_writable(self, record_ids: Sequence[str]) -> None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lisbet.config import Features
+from lisbet.config import Features, Scale
 from lisbet.core.address import is_address
-from lisbet.data.load import find_sources, load_records, ordered, read_all, report
+from lisbet.data.gaps import with_confidence, without_gaps
+from lisbet.data.load import SHOWN, find_sources, load_records, ordered, read_all, report
 from lisbet.data.majority import Usual, read_usual
+from lisbet.data.outliers import outlier_note
 from lisbet.data.readers import READERS
 from lisbet.data.record import Record
 from lisbet.data.tracks import each
@@ -21,11 +23,13 @@ from lisbet.redact import redacted
 
 BARS, WIDTH = 8, 40
 """Lines and length of the histogram."""
+UNSURE = 0.6
+"""Points of less confidence are often left out; their share is shown."""
 
 
 def dataset_info(options: DatasetInfoOptions) -> None:
     """Print what is in a dataset, as its files say it: coordinates before they are scaled."""
-    found = Found(usual=_usual(options))
+    found = Found(options, _usual(options))
     problems = {}
     for name, record in _records(options):
         if isinstance(record, str):
@@ -49,7 +53,7 @@ def _usual(options: DatasetInfoOptions) -> Usual | None:
     dataset = options.dataset
     if READERS[dataset.format].whole is not None:
         return None
-    files = [source.files for source in find_sources(dataset, options.data_filter)]
+    files = [source.files for source in find_sources(dataset, options.filters)]
     # As the files say it: nothing is selected or renamed.
     return read_usual(files, dataset.model_copy(update={"annotations": None}), DataOptions())
 
@@ -61,7 +65,7 @@ def _records(options: DatasetInfoOptions) -> Iterator[tuple[str, Record | str]]:
         for number, position in each(records):
             yield records[number].id, records[number].with_position(position)
         return
-    sources = find_sources(dataset, options.data_filter)
+    sources = find_sources(dataset, options.filters)
     outcomes: Iterable[Record | str] = read_all(sources, dataset, options, prepared=False)
     yield from zip((source.id for source in sources), outcomes, strict=True)
 
@@ -70,6 +74,7 @@ def _records(options: DatasetInfoOptions) -> Iterator[tuple[str, Record | str]]:
 class Found:
     """What was seen so far."""
 
+    options: DatasetInfoOptions
     usual: Usual | None = None
     features: Features | None = None
     lengths: list[int] = field(default_factory=list)
@@ -77,6 +82,9 @@ class Found:
     rates: Counter[str] = field(default_factory=Counter)
     behaviors: Counter[str] = field(default_factory=Counter)
     annotated: int = 0
+    stretched: list[str] = field(default_factory=list)
+    unsure: int = 0
+    rated: int = 0
 
     def take(self, record: Record) -> None:
         """Count a recording.
@@ -86,6 +94,12 @@ class Found:
         DataError
             If its names are not those of most.
         """
+        if record.confidence is not None:
+            self.unsure += int((record.confidence < UNSURE).sum())
+            self.rated += record.confidence.size
+        if self.options.data_format != "zarr":
+            record = with_confidence(record, self.options.min_confidence)
+            record = without_gaps(record, self.options.max_gap)
         usual = self.usual or Usual(record.features, 1, 1)
         record = ordered(record, self.features or usual.features, usual.holders)
         if self.features is None:
@@ -99,6 +113,7 @@ class Found:
         self.high = np.fmax(self.high, np.fmax.reduce(flat))
         self.missing += np.isnan(position).any(axis=-1).sum(axis=0)
         self.lengths.append(record.frames)
+        self.stretched += [f"{record.id}: {note}" for note in self._notes(record)]
         self.rates[f"{record.fps:g}" if record.fps else "unknown"] += 1
         self.hours += record.frames / record.fps / 3600 if record.fps else 0
         if record.labels is not None:
@@ -118,6 +133,8 @@ class Found:
             + ", ".join(f"{rate} ({count})" for rate, count in self.rates.most_common()),
             f"individuals: {', '.join(self.features.individuals)}",
             f"axes:        {', '.join(self._ranges())}",
+            *self._scaling(),
+            *self._confidence(),
             "keypoints, and the share of the frames that lack them, by individual:",
             *self._missing(frames),
             "frames of a recording:",
@@ -128,6 +145,31 @@ class Found:
             lines += [f"  {name}  {n / self.annotated:.1%}" for name, n in self.behaviors.items()]
         lines += [f"in memory:   {_size(need)} when trained on whole, of {_size(free)} free here"]
         return "\n".join(lines)
+
+    def _notes(self, record: Record) -> tuple[str, ...]:
+        """Say what outliers do to the range that a recording would be scaled by."""
+        scale = self.options.data_scale or Scale(size=record.image_size_px)
+        by_range = scale.size is None and not scale.robust
+        return outlier_note(record) if by_range and self.options.data_format != "zarr" else ()
+
+    def _scaling(self) -> Iterator[str]:
+        if not self.stretched:
+            return
+        yield "outliers:    they set the range that minmax scales by:"
+        yield from (f"  {note}" for note in self.stretched[:SHOWN])
+        if len(self.stretched) > SHOWN:
+            yield f"  … and {len(self.stretched) - SHOWN} more"
+        yield (
+            "  give the size of the video, --data_scale=WIDTHxHEIGHT with --outside=missing, or "
+            "use --data_scale=robust"
+        )
+
+    def _confidence(self) -> Iterator[str]:
+        if self.rated:
+            minimum = self.options.min_confidence
+            share = f"{self.unsure / self.rated:.1%} of the points are below {UNSURE:g}"
+            used = "none, all are used" if minimum is None else f"{minimum:g}"
+            yield f"confidence:  {share}; --min_confidence: {used}"
 
     def _ranges(self) -> Iterator[str]:
         assert self.features is not None

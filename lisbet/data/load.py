@@ -11,21 +11,24 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lisbet.config import Dataset, Features, Selection
-from lisbet.data.ids import check_folders, check_ids, refuse_loops
-from lisbet.data.labels import LABEL_READERS, Labels
+from lisbet.data.folders import require_own_files, walk_folders
+from lisbet.data.ids import check_folders, check_ids
+from lisbet.data.labels import LABEL_READERS, LabelReader, Labels
 from lisbet.data.majority import usual_features
 from lisbet.data.prepare import prepare, selected
 from lisbet.data.readers import READERS
 from lisbet.data.record import Record, from_dataset
+from lisbet.data.time_axis import require_same_rate
 from lisbet.data.tracks import Stored
 from lisbet.errors import DataError
-from lisbet.options import DataOptions
+from lisbet.options import PREPARING, DataOptions
 from lisbet.processes import environment
 
 log = logging.getLogger(__name__)
@@ -72,7 +75,7 @@ def load_records(dataset: Dataset, options: DataOptions) -> list[Record]:
     """
     if READERS[dataset.format].whole is not None:
         return _load_whole(dataset, options)
-    sources = find_sources(dataset, options.data_filter)
+    sources = find_sources(dataset, options.filters)
     return accepted(dataset, sources, list(read_all(sources, dataset, options)))
 
 
@@ -93,6 +96,10 @@ def accepted(dataset: Dataset, sources: list[Source], outcomes: list[Record | st
     records, disagreements = _agreed(records)
     if problems | disagreements:
         raise DataError(report(str(dataset.path), problems | disagreements, len(sources)))
+    for record in records[:SHOWN]:
+        log.info("%s: %s", record.id, "; ".join(record.steps))
+    if len(records) > SHOWN:
+        log.info("and so on, of %d recordings", len(records))
     return records
 
 
@@ -100,7 +107,7 @@ def _load_whole(dataset: Dataset, options: DataOptions) -> list[Record]:
     """Read a dataset that was prepared when it was converted."""
     given = {
         name: value
-        for name in ("select_coords", "rename_coords", "data_scale", "outside", "fps")
+        for name in PREPARING
         if (value := getattr(options, name)) != DataOptions.model_fields[name].default
     }
     if given:
@@ -111,16 +118,17 @@ def _load_whole(dataset: Dataset, options: DataOptions) -> list[Record]:
     read = READERS[dataset.format].whole
     assert read is not None
     records = read(dataset.path, annotated=dataset.annotations is not None)
-    kept = [record for record in records if _passes(record.id, options.data_filter)]
+    kept = [record for record in records if _passes(record.id, options.filters)]
     if not kept:
-        raise _none_passes(dataset, [record.id for record in records], options.data_filter)
+        raise _none_passes(dataset, [record.id for record in records], options.filters)
     return kept
 
 
 def _none_passes(dataset: Dataset, ids: list[str], words: tuple[str, ...] | None) -> DataError:
     return DataError(
         f"none of the {len(ids)} recordings in {dataset.path} passes "
-        f"--data_filter={','.join(words or ())}; they are named like {', '.join(ids[:5])}"
+        f"--data_filter={','.join(words or ())}; they are named like {', '.join(ids[:5])}. It "
+        "compares whole names; write '*word*' (or --filter_match=substring) for a part of a name"
     )
 
 
@@ -193,9 +201,7 @@ def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list
         raise DataError(f"{data_path} {what}; expected a folder of recordings")
     reader = READERS[dataset.format]
     sources, others = [], Counter[str]()
-    for folder, subfolders, names in os.walk(data_path, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        refuse_loops(folder, subfolders)
+    for folder, subfolders, names in walk_folders(data_path):
         files = tuple(Path(folder, name) for name in sorted(names) if reader.matches(name))
         if files:
             record_id = Path(folder).relative_to(data_path).as_posix()
@@ -217,6 +223,7 @@ def find_sources(dataset: Dataset, words: tuple[str, ...] | None = None) -> list
     if not kept:
         raise _none_passes(dataset, [source.id for source in sources], words)
     check_folders([(source.id, source.files[0].parent) for source in kept], data_path)
+    require_own_files([(source.id, source.files) for source in kept], data_path)
     return sorted(kept, key=lambda source: source.id)
 
 
@@ -257,7 +264,16 @@ def _behavior_summary(records: list[Record]) -> list[str]:
 
 
 def _passes(record_id: str, words: tuple[str, ...] | None) -> bool:
-    return words is None or any(word in record_id for word in words)
+    """Whether an id matches a pattern, or folders in it do: mouse1 is in day1/mouse1/left."""
+    if words is None:
+        return True
+    parts = record_id.split("/")
+    for word in words:
+        count = word.count("/") + 1
+        inner = ("/".join(parts[n : n + count]) for n in range(len(parts) - count + 1))
+        if word == record_id or any(fnmatchcase(part, word) for part in (record_id, *inner)):
+            return True
+    return False
 
 
 def read_all(
@@ -314,7 +330,7 @@ def read_one(
         read = READERS[dataset.format].read
         assert read is not None
         raw = read(list(source.files))
-        record = from_dataset(source.id, source.files[0], raw, options.fps)
+        record = from_dataset(source.id, source.files[0], raw, **options.of_times)
         if prepared:
             record = prepare(
                 record,
@@ -322,10 +338,13 @@ def read_one(
                 rename=options.rename_coords,
                 scale=options.data_scale,
                 outside=options.outside,
+                min_confidence=options.min_confidence,
+                max_gap=options.max_gap,
             )
-        record = replace(record, fps=record.fps or options.fps)
         if dataset.annotations is not None:
-            record = replace(record, labels=_read_labels(source, record, dataset.annotations))
+            record = replace(
+                record, labels=_read_labels(source, record, dataset.annotations, options)
+            )
         return record
     except DataError as error:
         return str(error)
@@ -335,7 +354,7 @@ def read_one(
         return f"{source.files[0].name} cannot be read as {dataset.format}: {text}"
 
 
-def _read_labels(source: Source, record: Record, annotations: str) -> Labels:
+def _read_labels(source: Source, record: Record, annotations: str, options: DataOptions) -> Labels:
     """Read the annotations beside a recording's tracking file."""
     reader = LABEL_READERS[annotations]
     folder = source.files[0].parent
@@ -347,7 +366,8 @@ def _read_labels(source: Source, record: Record, annotations: str) -> Labels:
             f"{annotations}), found {found}"
         )
     try:
-        labels = reader.read(files[0], record.frames, record.fps)
+        start_s = _start_of(record, reader, files[0], options)
+        labels = reader.read(files[0], record.frames, record.fps, start_s=start_s)
     except DataError:
         raise
     except Exception as error:  # a damaged file makes the libraries raise almost anything
@@ -358,6 +378,27 @@ def _read_labels(source: Source, record: Record, annotations: str) -> Labels:
             f"{files[0].name} has {len(labels.active)} frames, the recording {record.frames}"
         )
     return replace(labels, listed=not reader.events)
+
+
+def _start_of(record: Record, reader: LabelReader, file: Path, options: DataOptions) -> float:
+    """Return the time of a recording's first frame, in seconds, for its annotations.
+
+    Raises
+    ------
+    DataError
+        If it is not known, or the annotations state another frame rate than ``--fps``.
+    """
+    if not reader.events:
+        return 0.0  # they are given frame by frame
+    stated = reader.frame_rate(file) if reader.frame_rate is not None else None
+    if options.fps is not None and stated is not None and not options.fps_override:
+        require_same_rate(options.fps, stated, file.name)
+    if record.start_s is None:
+        raise DataError(
+            "the recording begins with a later frame of the video, and its frame rate is not "
+            f"known, so that the seconds of {file.name} have no place in it; pass --fps"
+        )
+    return record.start_s
 
 
 def _differing_behaviors(records: list[Record]) -> dict[str, str]:

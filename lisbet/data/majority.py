@@ -108,7 +108,7 @@ def _features(files: tuple[Path, ...], dataset: Dataset, options: DataOptions) -
     reader = READERS[dataset.format]
     read = reader.head or reader.read
     assert read is not None
-    record = from_dataset("", files[0], read(list(files)), options.fps)
+    record = from_dataset("", files[0], read(list(files)), **options.of_times)
     record = replace(record, position=np.asarray(record.position[:1]))
     if options.select_coords is not None:
         record = selected(record, options.select_coords)
@@ -126,5 +126,5 @@ def _behaviors(files: tuple[Path, ...], dataset: Dataset, options: DataOptions) 
         return reader.names(file)
     read = READERS[dataset.format].read
     assert read is not None
-    record = from_dataset("", files[0], read(list(files)), options.fps)
-    return reader.read(file, record.frames, record.fps or options.fps).behaviors
+    record = from_dataset("", files[0], read(list(files)), **options.of_times)
+    return reader.read(file, record.frames, record.fps).behaviors

@@ -11,6 +11,7 @@ from lisbet import model_dir
 from lisbet.config import Size
 from lisbet.core.folders import rename_folder
 from lisbet.errors import ConfigError, DataError, LisbetError, ModelError, OutputError
+from lisbet.options import PREPARING as DATA_PREPARING
 from lisbet.options import VerifyOptions
 from lisbet.training import run_folder, strategy
 from lisbet.training.batching import Batching
@@ -30,8 +31,7 @@ HARMLESS = {
     "wandb_notes", "wandb_project", "wandb_tags",
 }  # fmt: skip
 """Options that change neither model nor data."""
-PREPARING = {"data_format", "data_path", "data_scale", "fps", "outside", "rename_coords",
-             "select_coords"}  # fmt: skip
+PREPARING = {"data_format", "data_path", *DATA_PREPARING}
 """Options that change data, if anything: the prepared recordings themselves are compared."""
 
 

@@ -30,11 +30,14 @@ class Event:
     end_s: float
 
 
-def labels_of(events: list[Event], frames: int, fps: float | None, file: Path) -> Labels:
+def labels_of(
+    events: list[Event], frames: int, fps: float | None, file: Path, *, start_s: float = 0.0
+) -> Labels:
     """Turn events into behaviours frame by frame.
 
     A frame belongs to an event that touches it: from floor(start·fps) up to ceil(end·fps), at least
-    one frame; two behaviours that meet within a frame do not share it.
+    one frame; two behaviours that meet within a frame do not share it. The first frame is at
+    `start_s` seconds of the video; what is before it is left out.
 
     Raises
     ------
@@ -57,6 +60,7 @@ def labels_of(events: list[Event], frames: int, fps: float | None, file: Path) -
             f"{file.name} names {len(behaviors)} behaviours, such as {behaviors[0]!r} and "
             f"{behaviors[1]!r}; expected at most {BEHAVIORS}. Check which column holds their names"
         )
+    events = _since(start_s, events, fps, file)
     number = {name: index for index, name in enumerate(behaviors)}
     for event in events:
         _check_event(event, frames, fps, file, float(event.end_s) * fps)
@@ -69,6 +73,19 @@ def labels_of(events: list[Event], frames: int, fps: float | None, file: Path) -
     np.add.at(changes, (np.minimum(first, frames), columns), 1)
     np.add.at(changes, (np.minimum(last, frames), columns), -1)
     return Labels(behaviors, changes.cumsum(axis=0, dtype=np.int32)[:frames] > 0)
+
+
+def _since(start_s: float, events: list[Event], fps: float, file: Path) -> list[Event]:
+    """Return the events in seconds since the first frame of a recording that begins later."""
+    if not start_s:
+        return events
+    for event in events:
+        _check_event(event, 0, fps, file, 0.0)  # that it does not run backwards
+    return [
+        Event(event.behavior, max(event.start_s - start_s, 0.0), event.end_s - start_s)
+        for event in events
+        if event.end_s > start_s or event.start_s >= start_s
+    ]
 
 
 def _check_event(event: Event, frames: int, fps: float, file: Path, last: float) -> None:

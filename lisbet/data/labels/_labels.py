@@ -43,20 +43,24 @@ class LabelReader:
     patterns : tuple of str
         Names of its files, as shell patterns; letter case does not matter.
     read : callable
-        ``read(file, frames, fps)`` reads one file of a recording with so many frames, at so many
-        per second (None if unknown). Raises DataError, OSError or ValueError when it cannot.
+        ``read(file, frames, fps, start_s=0.0)`` reads one file of a recording with so many frames,
+        at so many per second (None if unknown), of which the first is at `start_s` seconds of the
+        video. Raises DataError, OSError or ValueError when it cannot.
     events : bool
         Whether files list what happened, so that a behaviour that never did is not in them. Else
         they name every behaviour, and all files must name the same.
     names : callable, optional
         ``names(file)`` returns the behaviours that a file names, without regard to its frames;
         default: the whole recording is read for them.
+    frame_rate : callable, optional
+        ``frame_rate(file)`` returns the frame rate that a file states, or None.
     """
 
     patterns: tuple[str, ...]
-    read: Callable[[Path, int, float | None], Labels]
+    read: Callable[..., Labels]
     events: bool = False
     names: Callable[[Path], tuple[str, ...]] | None = None
+    frame_rate: Callable[[Path], float | None] | None = None
 
     def find(self, folder: Path) -> list[Path]:
         """List the annotation files of a recording's folder."""

@@ -15,16 +15,27 @@ HEADER_LINES = 200
 """The older layout has a preamble before the table: lists of files and of variables."""
 
 
-def _read(file: Path, frames: int, fps: float | None) -> Labels:
+def _read(file: Path, frames: int, fps: float | None, start_s: float = 0.0) -> Labels:
     table = _table(file)
     kind = next(column for column in KIND_COLUMNS if column in table)
     if fps is None and "FPS" in table and len(table):
         fps = float(seconds(table, "FPS", file)[0])
-    return labels_of(_events(table, kind, file), frames, fps, file)
+    return labels_of(_events(table, kind, file), frames, fps, file, start_s=start_s)
 
 
 def _names(file: Path) -> tuple[str, ...]:
     return tuple(_table(file)["Behavior"].unique().tolist())
+
+
+def _frame_rate(file: Path) -> float | None:
+    """Return the frame rate that all rows state; None without one."""
+    table = _table(file)
+    if "FPS" not in table:
+        return None
+    stated = set(";".join(table["FPS"]).replace(" ", "").split(";")) - {"", "NA", "nan"}
+    rates = {float(rate) for rate in pd.to_numeric(pd.Series(sorted(stated)), errors="coerce")}
+    rate = rates.pop() if len(rates) == 1 else 0.0
+    return rate if 0 < rate < float("inf") else None
 
 
 def _table(file: Path) -> pd.DataFrame:
@@ -72,4 +83,5 @@ def _events(table: pd.DataFrame, kind: str, file: Path) -> list[Event]:
     return events
 
 
-READER = LabelReader(patterns=("*boris*.csv",), read=_read, names=_names, events=True)
+READER = LabelReader(patterns=("*boris*.csv",), read=_read, names=_names, events=True,
+                     frame_rate=_frame_rate)  # fmt: skip

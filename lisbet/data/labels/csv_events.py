@@ -11,7 +11,7 @@ from lisbet.errors import DataError
 COLUMNS = ("behavior", "start_time", "end_time")
 
 
-def _read(file: Path, frames: int, fps: float | None) -> Labels:
+def _read(file: Path, frames: int, fps: float | None, start_s: float = 0.0) -> Labels:
     table = _table(file)
     rows = zip(
         table["behavior"].str.strip(),
@@ -19,7 +19,7 @@ def _read(file: Path, frames: int, fps: float | None) -> Labels:
         seconds(table, "end_time", file),
         strict=True,
     )
-    return labels_of([Event(*row) for row in rows], frames, fps, file)
+    return labels_of([Event(*row) for row in rows], frames, fps, file, start_s=start_s)
 
 
 def _names(file: Path) -> tuple[str, ...]:

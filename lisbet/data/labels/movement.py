@@ -11,8 +11,8 @@ from lisbet.errors import DataError
 AXES = ("time", "behaviors", "annotators")
 
 
-def _read(file: Path, frames: int, fps: float | None) -> Labels:
-    del frames, fps  # it is given frame by frame
+def _read(file: Path, frames: int, fps: float | None, start_s: float = 0.0) -> Labels:
+    del frames, fps, start_s  # it is given frame by frame
     dataset = load_netcdf(file)
     if "target_cls" not in dataset or set(dataset["target_cls"].dims) != set(AXES):
         raise DataError(f"{file.name}: expected target_cls over {', '.join(AXES)}")
