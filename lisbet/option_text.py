@@ -64,7 +64,7 @@ def _require_escaped(words: list[str]) -> None:
             if os.path.exists(name):
                 raise ValueError(
                     f"the path {name!r} has a comma, and commas separate paths; write it as "
-                    f"{join_paths([name])!r} (in quotes, for the shell)"
+                    f"'{join_paths([name])}', in quotes, or rename it"
                 )
 
 

@@ -165,7 +165,10 @@ def scaled_by_range(record: Record) -> Record:
     check_range(record, low, high)
     limits = ", ".join(f"{lo:.5g} to {hi:.5g}" for lo, hi in zip(low, high, strict=True))
     scaled_record = _finished(record, (position - low) / (high - low), f"scaled from {limits}")
-    notes = outlier_note(record)
+    notes = (
+        f"{note} (--data_scale=robust or the size of the video avoid it)"
+        for note in outlier_note(record)
+    )
     return replace(scaled_record, steps=(*scaled_record.steps, *notes))
 
 
