@@ -164,7 +164,9 @@ def _position(source: Path, dataset: xr.Dataset) -> xr.DataArray:
 
 
 def _plural(array: xr.DataArray) -> xr.DataArray:
-    return array.rename({new: old for old, new in AXES.items() if new in array.dims and new != old})
+    """Return an array with the names of dimensions that older releases of movement use."""
+    plural = {new: old for old, new in AXES.items() if new in array.dims and new != old}
+    return array.rename(plural)
 
 
 def _confidence(dataset: xr.Dataset, sizes: Mapping[Hashable, int]) -> np.ndarray | None:

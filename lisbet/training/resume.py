@@ -31,7 +31,7 @@ HARMLESS = {
     "wandb_notes", "wandb_project", "wandb_tags",
 }  # fmt: skip
 """Options that change neither model nor data."""
-PREPARING = {"data_format", "data_path", *DATA_PREPARING}
+PREPARING = {"data_format", "data_path", "filter_match", *DATA_PREPARING}
 """Options that change data, if anything: the prepared recordings themselves are compared."""
 
 
