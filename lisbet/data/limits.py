@@ -111,7 +111,7 @@ def _check_line(file: Path, number: int, line: bytes) -> None:
             f"{file.name}: line {number} has more than {LINE_BYTES // 2**20} MB; expected a table "
             "with lines of a few thousand characters. Export it again"
         )
-    if len(line) > COLUMNS and line.count(b",") >= COLUMNS:
+    if len(line) > COLUMNS and max(map(line.count, (b",", b";", b"\t"))) >= COLUMNS:
         raise DataError(
             f"{file.name}: line {number} has more than {COLUMNS} columns; expected three for each "
             "keypoint. Export it again"

@@ -3,9 +3,9 @@
 A module holds ``READER``: which files belong to it, and how one is read.
 """
 
-from lisbet.data.labels._labels import LabelReader, Labels
+from lisbet.data.labels._labels import Choice, LabelReader, Labels
 from lisbet.registry import Registry
 
 LABEL_READERS: Registry[LabelReader] = Registry("annotation format", __name__, "READER")
 
-__all__ = ["LABEL_READERS", "LabelReader", "Labels"]
+__all__ = ["LABEL_READERS", "Choice", "LabelReader", "Labels"]

@@ -1,18 +1,14 @@
 """Behaviours given as events with a beginning and an end."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from lisbet.data.labels._labels import Labels
-from lisbet.data.limits import require_csv
+from lisbet.data.labels._labels import SLACK_FRAMES, Labels
 from lisbet.errors import DataError
-
-SLACK_FRAMES = 1
-"""An event may end so much after the last frame: videos are timed to the end of a frame."""
 
 BEHAVIORS = 1000
 """Most behaviours of a file."""
@@ -31,13 +27,33 @@ class Event:
 
 
 def labels_of(
-    events: list[Event], frames: int, fps: float | None, file: Path, *, start_s: float = 0.0
+    events: list[Event],
+    frames: int,
+    fps: float | None,
+    file: Path,
+    *,
+    start_s: float = 0.0,
+    slack: int = SLACK_FRAMES,
 ) -> Labels:
     """Turn events into behaviours frame by frame.
 
     A frame belongs to an event that touches it: from floor(start·fps) up to ceil(end·fps), at least
-    one frame; two behaviours that meet within a frame do not share it. The first frame is at
-    `start_s` seconds of the video; what is before it is left out.
+    one frame; two behaviours that meet within a frame do not share it.
+
+    Parameters
+    ----------
+    events : list of Event
+        In seconds.
+    frames : int
+        Length of the recording.
+    fps : float or None
+        Its frame rate.
+    file : Path
+        Where the events come from, for messages.
+    start_s : float
+        Time of the first frame in the events: what is before it is left out.
+    slack : int
+        Frames after the last one in which an event may end.
 
     Raises
     ------
@@ -52,7 +68,7 @@ def labels_of(
     if not 0 < fps < math.inf:
         raise DataError(
             f"{file.name}: the frame rate is {fps:g}; expected a positive number of frames per "
-            "second. Correct it in the file"
+            "second. Correct it in the file, or pass --fps"
         )
     behaviors = tuple(sorted({event.behavior for event in events}))
     if len(behaviors) > BEHAVIORS:
@@ -60,44 +76,74 @@ def labels_of(
             f"{file.name} names {len(behaviors)} behaviours, such as {behaviors[0]!r} and "
             f"{behaviors[1]!r}; expected at most {BEHAVIORS}. Check which column holds their names"
         )
-    events = _since(start_s, events, fps, file)
+    events = _since(start_s, events, file)
     number = {name: index for index, name in enumerate(behaviors)}
     for event in events:
-        _check_event(event, frames, fps, file, float(event.end_s) * fps)
+        _check_event(event, frames, fps, file, float(event.end_s) * fps, slack)
     # How many events begin less end at each frame: linear also in events that overlap.
     changes = np.zeros((frames + 1, len(behaviors)), dtype=np.int32)
     first, last = np.array(_spans(events, fps), dtype=np.int64).reshape(-1, 2).T
     for event, end in zip(events, last.tolist(), strict=True):
-        _check_event(event, frames, fps, file, end)
+        _check_event(event, frames, fps, file, end, slack)
     columns = np.array([number[event.behavior] for event in events], dtype=np.int64)
     np.add.at(changes, (np.minimum(first, frames), columns), 1)
     np.add.at(changes, (np.minimum(last, frames), columns), -1)
-    return Labels(behaviors, changes.cumsum(axis=0, dtype=np.int32)[:frames] > 0)
+    active = changes.cumsum(axis=0, dtype=np.int32)[:frames] > 0
+    beyond = np.flatnonzero(first >= frames)
+    warnings: tuple[str, ...] = ()
+    if len(beyond):
+        event = events[beyond[0]]
+        more = f" ({len(beyond)} such events)" if len(beyond) > 1 else ""
+        warnings = (
+            f"{file.name}: {event.behavior!r} begins at {event.start_s:g} s, after the last frame "
+            f"of the recording, so it is left out{more}",
+        )
+    points = Counter(event.behavior for event in events if event.start_s == event.end_s)
+    notes: tuple[str, ...] = ()
+    if points:
+        counts = ", ".join(f"{name!r} ({count})" for name, count in sorted(points.items()))
+        notes = (f"{file.name}: events without a duration take one frame each: {counts}",)
+    return Labels(behaviors, active, warnings=warnings, notes=notes)
 
 
-def _since(start_s: float, events: list[Event], fps: float, file: Path) -> list[Event]:
-    """Return the events in seconds since the first frame of a recording that begins later."""
+def _since(start_s: float, events: list[Event], file: Path) -> list[Event]:
+    """Return the events in seconds from the first frame of a recording that begins later."""
     if not start_s:
         return events
     for event in events:
-        _check_event(event, 0, fps, file, 0.0)  # that it does not run backwards
+        _check_order(event, file)
+    # Rounded, as a difference of decimal fractions may be -1e-16 instead of 0.
     return [
-        Event(event.behavior, max(event.start_s - start_s, 0.0), event.end_s - start_s)
+        Event(
+            event.behavior,
+            max(round(event.start_s - start_s, 9), 0.0),
+            round(event.end_s - start_s, 9),
+        )
         for event in events
         if event.end_s > start_s or event.start_s >= start_s
     ]
 
 
-def _check_event(event: Event, frames: int, fps: float, file: Path, last: float) -> None:
-    """Refuse an event that runs backwards or leaves the recording; `last` is in frames."""
+def _check_order(event: Event, file: Path) -> None:
+    """Refuse an event that runs backwards or begins before the video."""
     if not 0 <= event.start_s <= event.end_s:
         raise DataError(
             f"{file.name}: {event.behavior!r} runs from {event.start_s:g} s to {event.end_s:g} s"
         )
-    if last > frames + SLACK_FRAMES:
+
+
+def _check_event(
+    event: Event, frames: int, fps: float, file: Path, last: float, slack: int
+) -> None:
+    """Refuse an event that runs backwards or leaves the recording; `last` is in frames."""
+    _check_order(event, file)
+    if last > frames + slack:
+        needed = last - frames
+        allow = f", or accept it with --event_slack={math.ceil(needed)}" if needed < 1e6 else ""
         raise DataError(
             f"{file.name}: {event.behavior!r} ends at {event.end_s:g} s, but the recording "
-            f"ends at {frames / fps:g} s ({frames} frames at {fps:g} per second)"
+            f"ends at {frames / fps:g} s ({frames} frames at {fps:g} per second). Check that file "
+            f"and frame rate belong to the recording; shorten the event{allow}"
         )
 
 
@@ -196,35 +242,3 @@ def _remember(recent: dict[str, float], behavior: str, time_s: float) -> None:
 def _has_more(end_s: float, start_s: float, frame: int, fps: float) -> bool:
     """Whether what ends at `end_s` has more of a frame than what begins at `start_s`."""
     return end_s * fps - frame > frame + 1 - start_s * fps
-
-
-def read_table(file: Path, skip: int = 0) -> pd.DataFrame:
-    """Read a CSV file as text.
-
-    Raises
-    ------
-    DataError
-        If it is no table, or too large.
-    """
-    require_csv(file, text=True)
-    try:
-        return pd.read_csv(file, skiprows=skip, dtype=str, keep_default_na=False)
-    except (ValueError, pd.errors.ParserError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{file.name} cannot be read as a table: {reason}") from error
-
-
-def seconds(table: pd.DataFrame, column: str, file: Path) -> np.ndarray:
-    """Return a column of times.
-
-    Raises
-    ------
-    DataError
-        Naming the row that holds no time.
-    """
-    values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        text = table[column].iloc[bad[0]]
-        raise DataError(f"{file.name}: {column} of row {bad[0] + 1} is {text!r}, not a time")
-    return values

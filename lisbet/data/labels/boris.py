@@ -1,71 +1,167 @@
-"""Tabular exports of BORIS, before version 8 (column Status) and since (column Behavior type)."""
+"""Exports of BORIS: tabular events, before version 8 and since, and aggregated events."""
 
-import csv
+import math
 from pathlib import Path
 
 import pandas as pd
 
-from lisbet.data.labels._events import Event, labels_of, read_table, seconds
-from lisbet.data.labels._labels import LabelReader, Labels
+from lisbet.data.labels._events import Event, labels_of
+from lisbet.data.labels._labels import ALL, Choice, LabelReader, Labels, require_subject
+from lisbet.data.labels._observations import OFFSET, Observed, observed, rates_of, stripped
+from lisbet.data.labels._table import (
+    SEPARATORS,
+    encoding_of,
+    find_header,
+    first_rows,
+    read_table,
+    recognise,
+    seconds,
+)
 from lisbet.data.limits import require_csv
 from lisbet.errors import DataError
 
 KIND_COLUMNS = ("Status", "Behavior type")
-HEADER_LINES = 200
-"""The older layout has a preamble before the table: lists of files and of variables."""
+START, STOP = "Start (s)", "Stop (s)"
+ID = "Observation id"
+EXPORT = (
+    "in BORIS, choose Observations > Export events > Tabular events (or Aggregated events), as CSV "
+    "or TSV"
+)
+UNKNOWN = ("", "NA", "NAN")
 
 
-def _read(file: Path, frames: int, fps: float | None, start_s: float = 0.0) -> Labels:
-    table = _table(file)
-    kind = next(column for column in KIND_COLUMNS if column in table)
-    if fps is None and "FPS" in table and len(table):
-        fps = float(seconds(table, "FPS", file)[0])
-    return labels_of(_events(table, kind, file), frames, fps, file, start_s=start_s)
+def _read(
+    file: Path, frames: int, fps: float | None, start_s: float = 0.0, *, choice: Choice = ALL
+) -> Labels:
+    rows = _rows(file, choice)
+    stated = rows.rates[0] if len(rows.rates) == 1 else None
+    if fps is None:
+        if len(rows.rates) > 1:
+            rates = ", ".join(f"{rate:g}" for rate in rows.rates)
+            raise DataError(
+                f"{file.name}: FPS has several values, {rates}; expected one frame rate. Give that "
+                "of the recording with --fps"
+            )
+        fps = stated
+    events = _events(rows, file)
+    labels = labels_of(events, frames, fps, file, start_s=start_s, slack=choice.slack)
+    known = stated if stated is not None and 0 < stated < math.inf else None
+    return Labels(
+        labels.behaviors,
+        labels.active,
+        fps=known,
+        warnings=labels.warnings,
+        notes=(*rows.notes, *labels.notes),
+    )
 
 
-def _names(file: Path) -> tuple[str, ...]:
-    return tuple(_table(file)["Behavior"].unique().tolist())
+def _names(file: Path, *, choice: Choice = ALL) -> tuple[str, ...]:
+    return tuple(_rows(file, choice).table["Behavior"].unique().tolist())
 
 
 def _frame_rate(file: Path) -> float | None:
     """Return the frame rate that all rows state; None without one."""
+    rates = rates_of(_table(file))
+    return rates[0] if len(rates) == 1 and 0 < rates[0] < math.inf else None
+
+
+def _rows(file: Path, choice: Choice) -> Observed:
+    """Return the rows of a recording, and of a subject."""
     table = _table(file)
-    if "FPS" not in table:
-        return None
-    stated = set(";".join(table["FPS"]).replace(" ", "").split(";")) - {"", "NA", "nan"}
-    rates = {float(rate) for rate in pd.to_numeric(pd.Series(sorted(stated)), errors="coerce")}
-    rate = rates.pop() if len(rates) == 1 else 0.0
-    return rate if 0 < rate < float("inf") else None
+    rows = observed(table, choice.recording, file, shared=choice.shared)
+    if choice.subject is None:
+        return rows
+    if "Subject" not in table:
+        raise DataError(
+            f"{file.name} has no column Subject, so --subject={choice.subject} cannot apply; leave "
+            "it out"
+        )
+    require_subject(choice.subject, sorted(rows.table["Subject"].unique()), file)
+    return rows.only(rows.table["Subject"] == choice.subject)
 
 
 def _table(file: Path) -> pd.DataFrame:
+    """Read an export, with names without white space around, and what is said before it."""
     require_csv(file, text=True)  # before the preamble is searched line by line
-    return read_table(file, skip=_preamble(file))
+    layout = find_header(file, _is_header)
+    if layout is None:
+        raise DataError(f"{file.name} is no tabular export of BORIS: {_what(file)}")
+    table = read_table(file, layout, times=("Time", START, STOP))
+    preamble = {
+        row[0]: row[1]
+        for row in first_rows(file, layout.encoding, layout.separator)[: layout.skip]
+        if len(row) > 1
+    }
+    for column in map(str, table.columns):
+        if column in ("Behavior", "Subject", *KIND_COLUMNS) or column.startswith("Modif"):
+            table[column] = stripped(table[column])
+    if ID not in table and ID in preamble:
+        table = table.assign(**{ID: preamble[ID]})
+    if OFFSET not in table and OFFSET in preamble:
+        table = table.assign(**{OFFSET: preamble[OFFSET]})
+    return table
 
 
-def _preamble(file: Path) -> int:
-    """Return the number of lines before the table's header."""
-    with file.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
-        for number, row in enumerate(csv.reader(stream)):
-            if {"Time", "Behavior"} <= set(row) and set(KIND_COLUMNS) & set(row):
-                return number
-            if number > HEADER_LINES:
-                break
-    raise DataError(
-        f"{file.name} is no tabular export of BORIS: no line with the columns Time, Behavior and "
-        f"{' or '.join(KIND_COLUMNS)}"
+def _is_header(cells: set[str]) -> bool:
+    times = "Time" in cells or {START, STOP} <= cells
+    return times and "Behavior" in cells and bool(set(KIND_COLUMNS) & cells)
+
+
+def _what(file: Path) -> str:
+    """Say what a file is instead of an export with the times of events."""
+    encoding = encoding_of(file)
+    rows = [row for separator in SEPARATORS for row in first_rows(file, encoding, separator)]
+    if any(row and row[0].startswith("{") for row in rows[:1]):
+        return f"it looks like a project file; {EXPORT}"
+    for row in rows:
+        cells = {cell.lower() for cell in row}
+        if any(cell.startswith(("total duration", "total number of occ")) for cell in cells):
+            return f"it is a time budget, which has no times of events; {EXPORT}"
+    return (
+        f"no line with the columns Time, Behavior and {' or '.join(KIND_COLUMNS)} (or Behavior, "
+        f"Behavior type, {START} and {STOP}); {EXPORT}"
     )
 
 
-def _events(table: pd.DataFrame, kind: str, file: Path) -> list[Event]:
-    """Pair starts and stops of each behaviour of each subject."""
-    table = table.assign(Time=seconds(table, "Time", file)).sort_values("Time", kind="stable")
-    subjects = table["Subject"] if "Subject" in table else [""] * len(table)
-    running: dict[tuple[str, str], float] = {}
+def _events(rows: Observed, file: Path) -> list[Event]:
+    """Return the events in seconds from the first frame of the recording's video."""
+    if START in rows.table and STOP in rows.table:
+        return _aggregated(rows, file)
+    return _paired(rows, file)
+
+
+def _aggregated(rows: Observed, file: Path) -> list[Event]:
+    """Return events that have a start and a stop in one row."""
+    table = rows.table
+    kinds = table["Behavior type"].str.upper()
+    points = (kinds == "POINT") & table[STOP].str.upper().isin(UNKNOWN)
+    table = table.assign(**{STOP: table[STOP].mask(points, table[START])})
+    if not (known := kinds.isin(("POINT", "STATE"))).all():
+        row = int((~known).to_numpy().argmax())
+        raise DataError(
+            f"{file.name}: Behavior type of row {table.index[row] + 1} is {kinds.iloc[row]!r}; "
+            "expected STATE or POINT in a table of aggregated events"
+        )
+    starts = rows.since_start(seconds(table, START, file))
+    stops = rows.since_start(seconds(table, STOP, file))
+    return [
+        Event(*event)
+        for event in zip(table["Behavior"].tolist(), starts.tolist(), stops.tolist(), strict=True)
+    ]
+
+
+def _paired(rows: Observed, file: Path) -> list[Event]:
+    """Pair starts and stops of each behaviour of each subject, with the same modifiers."""
+    table = rows.table.assign(Time=rows.since_start(seconds(rows.table, "Time", file)))
+    table = table.sort_values("Time", kind="stable")
+    kind = next(column for column in KIND_COLUMNS if column in table)
+    of_key = [name for name in map(str, table) if name == "Subject" or name.startswith("Modif")]
+    keys = zip(*(table[column].tolist() for column in ("Behavior", *of_key)), strict=True)
+    kinds = table[kind].str.upper().tolist()
+    running: dict[tuple[str, ...], float] = {}
     events = []
-    rows = zip(table["Time"], subjects, table["Behavior"], table[kind].str.upper(), strict=True)
-    for time_s, subject, behavior, what in rows:
-        key = (subject, behavior)
+    for key, time_s, what in zip(keys, table["Time"].tolist(), kinds, strict=True):
+        behavior = key[0]
         if what == "POINT":
             events.append(Event(behavior, time_s, time_s))
         elif what == "START" and key not in running:
@@ -76,12 +172,29 @@ def _events(table: pd.DataFrame, kind: str, file: Path) -> list[Event]:
             raise DataError(
                 f"{file.name}: {what or 'nothing'} of {behavior!r} at {time_s:g} s, which "
                 f"{'runs already' if key in running else 'is not running'}"
+                f"{_details(key[1:])}"
             )
     if running:
-        (_, behavior), start_s = next(iter(running.items()))
-        raise DataError(f"{file.name}: {behavior!r} starts at {start_s:g} s and never stops")
+        key, start_s = next(iter(running.items()))
+        raise DataError(
+            f"{file.name}: {key[0]!r} starts at {start_s:g} s and never stops{_details(key[1:])}"
+        )
     return events
 
 
-READER = LabelReader(patterns=("*boris*.csv",), read=_read, names=_names, events=True,
-                     frame_rate=_frame_rate)  # fmt: skip
+def _details(names: tuple[str, ...]) -> str:
+    """Name the subject and modifiers of an event."""
+    said = ", ".join(name for name in names if name)
+    return f" (subject and modifiers: {said})" if said else ""
+
+
+READER = LabelReader(
+    patterns=("*boris*.csv", "*boris*.tsv"),
+    read=_read,
+    names=_names,
+    frame_rate=_frame_rate,
+    events=True,
+    recognises=lambda file: recognise(file, _is_header),
+    chooses=True,
+    title="BORIS",
+)
