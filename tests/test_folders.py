@@ -189,3 +189,11 @@ def test_data_with_a_comma_in_its_name(tmp_path, monkeypatch, capsys):
     written = options.model_dump(mode="json")["data_path"]
     assert written == r"mice\, young,old"
     assert check({"task_ids": "order", "data_path": written}) == options
+
+
+def test_the_script_of_a_job_names_data_with_a_comma(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("r0", "r1"):
+        recording(tmp_path / "mice, young" / name)
+    main(["slurm_script", "--task_ids=order", "--run_id=a", r"mice\, young"])
+    assert r"'mice\, young'" in capsys.readouterr().out
