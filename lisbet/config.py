@@ -215,35 +215,49 @@ def require_name(name: str) -> str:
     return name
 
 
-MINMAX = "minmax"
+MINMAX, ROBUST = "minmax", "robust"
 
 
 class Scale(Config):
-    """Size of the video in pixels, one number for each spatial axis; None scales by range."""
+    """How coordinates are scaled to [0, 1].
+
+    Parameters
+    ----------
+    size : tuple of float or None
+        Size of the video in pixels, one number for each spatial axis; None scales by the range of
+        each recording.
+    robust : bool
+        Whether that is a range that few outliers do not change, the same for all axes.
+    """
 
     size: tuple[float, ...] | None
+    robust: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``WxH``, ``WxHxD``, or ``minmax``: each recording's own minimum and maximum.
+        """Read ``WxH``, ``WxHxD``, ``minmax`` or ``robust``: each recording's own range.
 
         Examples
         --------
         >>> Scale.parse("1024x570").size
         (1024.0, 570.0)
         """
-        if text.lower() == MINMAX:
-            return cls(size=None)
+        if text.lower() in (MINMAX, ROBUST):
+            return cls(size=None, robust=text.lower() == ROBUST)
         try:
             size = tuple(float(part) for part in text.lower().split("x"))
         except ValueError:
             size = ()
         if len(size) not in (2, 3) or not all(0 < side < float("inf") for side in size):
-            raise ValueError(f"expected WIDTHxHEIGHT[xDEPTH] such as 1024x570, got {text!r}")
+            raise ValueError(
+                f"expected WIDTHxHEIGHT[xDEPTH] such as 1024x570, minmax or robust, got {text!r}"
+            )
         return cls(size=size)
 
     def __str__(self) -> str:
-        return MINMAX if self.size is None else "x".join(map(plain_number, self.size))
+        if self.size is None:
+            return ROBUST if self.robust else MINMAX
+        return "x".join(map(plain_number, self.size))
 
 
 MOST = 1e9

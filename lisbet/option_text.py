@@ -1,6 +1,8 @@
 """Read and write the text of options: lists of words and paths, numbers."""
 
 import os
+import re
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -20,39 +22,63 @@ MOST_COMMAS = 8
 
 
 def split_paths(raw: Any) -> Any:
-    """Split comma-separated text into a tuple of paths; leave anything else as it is.
+    r"""Split comma-separated text into a tuple of paths; leave anything else as it is.
+
+    A comma that belongs to a path is written ``\,``, and a backslash in front of a comma ``\\``.
 
     Raises
     ------
     ValueError
-        If there is a file or folder with a comma in its name, where the list would be split.
+        If an item is empty, or there is a file or folder with a comma in its name where the list
+        would be split.
+
+    Examples
+    --------
+    >>> split_paths(r"mice,rats\, young")
+    ('mice', 'rats, young')
     """
-    words = split_words(raw)
     if not isinstance(raw, str):
-        return words
-    parts = raw.split(",")
-    for first in range(len(parts)):
-        for last in range(first + 2, min(first + MOST_COMMAS + 1, len(parts)) + 1):
-            name = ",".join(parts[first:last])
+        return raw
+    words, separated = [""], re.split(r"(\\*),", raw)
+    for place, part in enumerate(separated):
+        if place % 2 == 0:
+            words[-1] += part
+        else:
+            words[-1] += part[: len(part) // 2]
+            if len(part) % 2:
+                words[-1] += ","
+            else:
+                words.append("")
+    paths = tuple(word.strip() for word in words)
+    if "" in paths:
+        raise ValueError(f"an item is empty in {raw!r}; separate items by single commas")
+    _require_escaped(words)
+    return paths
+
+
+def _require_escaped(words: list[str]) -> None:
+    """Refuse to split where there is a file or folder of that name with its comma."""
+    for first in range(len(words)):
+        for last in range(first + 2, min(first + MOST_COMMAS + 1, len(words)) + 1):
+            name = ",".join(words[first:last])
             if os.path.exists(name):
-                require_no_comma(name)
-    return words
+                raise ValueError(
+                    f"the path {name!r} has a comma, and commas separate paths; write it as "
+                    f"'{join_paths([name])}', in quotes, or rename it"
+                )
 
 
-def require_no_comma(path: Any) -> Any:
-    """Return a path if it can stand in a comma-separated list.
+def join_paths(paths: Iterable[object]) -> str:
+    r"""Write paths as `split_paths` reads them.
 
-    Raises
-    ------
-    ValueError
-        If there is a comma in it.
+    Examples
+    --------
+    >>> print(join_paths(["mice", "rats, young"]))
+    mice,rats\, young
     """
-    if "," in str(path):
-        raise ValueError(
-            f"the path {str(path)!r} has a comma, and commas separate paths; rename it, or give a "
-            "link to it that has none"
-        )
-    return path
+    words = [re.sub(r"(\\*),", lambda found: found[1] * 2 + "\\,", str(path)) for path in paths]
+    ends = [word[len(word.rstrip("\\")) :] for word in words[:-1]]
+    return ",".join(word + end for word, end in zip(words, [*ends, ""], strict=True))
 
 
 def plain_number(value: float) -> str:

@@ -127,7 +127,7 @@ class Results:
                 self.model = self.model.model_copy(update=remembered)
         # The ids of a Zarr store stand in the store; they are checked when it was opened.
         if self.is_main_process and whole_reader(options.dataset) is None:
-            sources = find_sources(options.dataset, options.data_filter, FileChoice.of(options))
+            sources = find_sources(options.dataset, options.filters, FileChoice.of(options))
             self.require_writable([source.id for source in sources])
         elif self.model is not None and not self.overwrite:
             require_one_model(self.folder, self.model, self.name, (), overwrite=False)

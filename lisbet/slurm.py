@@ -9,6 +9,7 @@ from typing import Any
 from lisbet import __version__
 from lisbet.errors import ConfigError
 from lisbet.launch import ALONE, FOLDERS, Launch
+from lisbet.option_text import join_paths
 from lisbet.options import SlurmScriptOptions, TrainingOptions, TrainOptions
 from lisbet.redact import redacted
 
@@ -89,13 +90,13 @@ def _directives(options: SlurmScriptOptions) -> dict[str, str | None]:
 def _variables(options: SlurmScriptOptions, train: TrainOptions) -> dict[str, str]:
     """Return what the variables of the script are set to, quoted for the shell."""
     words = train.model_dump(mode="json", exclude_unset=True, exclude={"resume", "data_path"})
-    _refuse_secrets(words | {"data_path": ",".join(map(str, train.data_path))})
+    _refuse_secrets(words | {"data_path": join_paths(train.data_path)})
     if options.seeds:
         words.pop("run_id")
     lines = [shlex.quote(f"--{name}={value}") for name, value in words.items() if value is not None]
     if options.seeds:
         lines += [f"--seed={SEED}", f"--run_id={shlex.quote(f'{options.run_id}-seed')}{SEED}"]
-    lines.append(shlex.quote(_as_word(",".join(map(str, train.data_path)))))
+    lines.append(shlex.quote(_as_word(join_paths(train.data_path))))
     found = {"TRAIN": "(\n" + "".join(f"  {line}\n" for line in lines) + ")"}
     for name in ("container", "venv", "bind", "processes_per_node", "launch"):
         if (value := getattr(options, name)) is not None:

@@ -272,10 +272,16 @@ def test_the_frame_rate_comes_from_the_times_or_the_user(tmp_path):
     dataset = xr.load_dataset(file)
     del dataset.attrs["fps"]
     dataset.to_netcdf(file)
+    for unit in ({}, {"time_unit": "seconds"}):  # steps below 1 are no frames
+        dataset.attrs.pop("time_unit", None)
+        dataset.assign_attrs(**unit).to_netcdf(file)
+        assert load(tmp_path)[0].fps == pytest.approx(30)
+        assert load(tmp_path, fps=25, fps_override=True)[0].fps == 25
+        with pytest.raises(DataError, match="30 frames per second, but --fps is 25"):
+            load(tmp_path, fps=25)
+    dataset.assign_coords(time=np.arange(9)).to_netcdf(file)
     assert load(tmp_path)[0].fps is None
     assert load(tmp_path, fps=25)[0].fps == 25
-    dataset.assign_attrs(time_unit="seconds").to_netcdf(file)
-    assert load(tmp_path, fps=25)[0].fps == pytest.approx(30)
 
 
 def test_dlc_files_that_differ_in_one_word_are_individuals(tmp_path):

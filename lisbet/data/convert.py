@@ -11,16 +11,14 @@ from lisbet.data.target import require_local_target
 from lisbet.data.versions import FileChoice
 from lisbet.data.writer import Writer, seen
 from lisbet.errors import DataError, OutputError
-from lisbet.options import ConvertOptions
+from lisbet.options import PREPARING, ConvertOptions
 from lisbet.redact import redacted
-
-PREPARING = ("data_scale", "outside", "select_coords", "rename_coords", "fps")
 
 
 def convert_dataset(options: ConvertOptions) -> None:
     """Convert a folder of recordings."""
     target, asked = options.target, _asked(options)
-    sources = find_sources(options.dataset, options.data_filter, FileChoice.of(options))
+    sources = find_sources(options.dataset, options.filters, FileChoice.of(options))
     destination: Destination
     if is_address(target):
         destination = RemoteDestination(target)
@@ -58,8 +56,10 @@ def _lacking(
 ) -> list[Source]:
     """Return the recordings that a store lacks, if they may be added to it."""
     place = place_of(options.target)
-    if old.group.attrs["preparation"] != asked:
-        raise OutputError(_other_preparation(place, old.group.attrs["preparation"], asked))
+    before = {name: ConvertOptions.model_fields[name].default for name in asked}
+    before |= old.group.attrs["preparation"]  # stores of earlier releases lack later options
+    if before != asked:
+        raise OutputError(_other_preparation(place, before, asked))
     done = dict(zip(old.table["recording"].tolist(), old.table["source"].tolist(), strict=True))
     changed = [s.id for s in sources if s.id in done and done[s.id] != seen(s, options)]
     if changed:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lisbet.config import Features
+from lisbet.config import Features, Scale
 from lisbet.core.address import is_address
 from lisbet.data.annotations import warn_of_behaviors
-from lisbet.data.load import Source, find_sources, load_records, ordered, read_all, report
+from lisbet.data.gaps import with_confidence, without_gaps
+from lisbet.data.load import SHOWN, Source, find_sources, load_records, ordered, read_all, report
 from lisbet.data.majority import Usual, read_usual
+from lisbet.data.outliers import outlier_note
 from lisbet.data.readers import whole_reader
 from lisbet.data.record import Record
 from lisbet.data.tracks import each
@@ -23,14 +25,16 @@ from lisbet.redact import redacted
 
 BARS, WIDTH = 8, 40
 """Lines and length of the histogram."""
+UNSURE = 0.6
+"""Points of less confidence are often left out; their share is shown."""
 
 
 def dataset_info(options: DatasetInfoOptions) -> None:
     """Print what is in a dataset, as its files say it: coordinates before they are scaled."""
     dataset, sources = options.dataset, list[Source]()
     if whole_reader(dataset) is None:
-        sources = find_sources(dataset, options.data_filter, FileChoice.of(options))
-    found = Found(usual=_usual(options, sources))
+        sources = find_sources(dataset, options.filters, FileChoice.of(options))
+    found = Found(options, _usual(options, sources))
     problems = {}
     for name, record in _records(options, sources):
         if isinstance(record, str):
@@ -77,6 +81,7 @@ def _records(
 class Found:
     """What was seen so far."""
 
+    options: DatasetInfoOptions
     usual: Usual | None = None
     features: Features | None = None
     lengths: list[int] = field(default_factory=list)
@@ -84,6 +89,9 @@ class Found:
     rates: Counter[str] = field(default_factory=Counter)
     behaviors: Counter[str] = field(default_factory=Counter)
     annotated: int = 0
+    stretched: list[str] = field(default_factory=list)
+    unsure: int = 0
+    rated: int = 0
 
     def take(self, record: Record) -> None:
         """Count a recording.
@@ -93,6 +101,12 @@ class Found:
         DataError
             If its names are not those of most.
         """
+        if record.confidence is not None:
+            self.unsure += int((record.confidence < UNSURE).sum())
+            self.rated += record.confidence.size
+        if self.options.data_format != "zarr":
+            record = with_confidence(record, self.options.min_confidence)
+            record = without_gaps(record, self.options.max_gap)
         usual = self.usual or Usual(record.features, 1, 1)
         record = ordered(record, self.features or usual.features, usual.holders)
         if self.features is None:
@@ -106,6 +120,7 @@ class Found:
         self.high = np.fmax(self.high, np.fmax.reduce(flat))
         self.missing += np.isnan(position).any(axis=-1).sum(axis=0)
         self.lengths.append(record.frames)
+        self.stretched += [f"{record.id}: {note}" for note in self._notes(record)]
         self.rates[f"{record.fps:g}" if record.fps else "unknown"] += 1
         self.hours += record.frames / record.fps / 3600 if record.fps else 0
         if record.labels is not None:
@@ -125,6 +140,8 @@ class Found:
             + ", ".join(f"{rate} ({count})" for rate, count in self.rates.most_common()),
             f"individuals: {', '.join(self.features.individuals)}",
             f"axes:        {', '.join(self._ranges())}",
+            *self._scaling(),
+            *self._confidence(),
             "keypoints, and the share of the frames that lack them, by individual:",
             *self._missing(frames),
             "frames of a recording:",
@@ -135,6 +152,31 @@ class Found:
             lines += [f"  {name}  {n / self.annotated:.1%}" for name, n in self.behaviors.items()]
         lines += [f"in memory:   {_size(need)} when trained on whole, of {_size(free)} free here"]
         return "\n".join(lines)
+
+    def _notes(self, record: Record) -> tuple[str, ...]:
+        """Say what outliers do to the range that a recording would be scaled by."""
+        scale = self.options.data_scale or Scale(size=record.image_size_px)
+        by_range = scale.size is None and not scale.robust
+        return outlier_note(record) if by_range and self.options.data_format != "zarr" else ()
+
+    def _scaling(self) -> Iterator[str]:
+        if not self.stretched:
+            return
+        yield "outliers:    they set the range that minmax scales by:"
+        yield from (f"  {note}" for note in self.stretched[:SHOWN])
+        if len(self.stretched) > SHOWN:
+            yield f"  … and {len(self.stretched) - SHOWN} more"
+        yield (
+            "  give the size of the video, --data_scale=WIDTHxHEIGHT with --outside=missing, or "
+            "use --data_scale=robust"
+        )
+
+    def _confidence(self) -> Iterator[str]:
+        if self.rated:
+            minimum = self.options.min_confidence
+            share = f"{self.unsure / self.rated:.1%} of the points are below {UNSURE:g}"
+            used = "none, all are used" if minimum is None else f"{minimum:g}"
+            yield f"confidence:  {share}; --min_confidence: {used}"
 
     def _ranges(self) -> Iterator[str]:
         assert self.features is not None

@@ -76,23 +76,6 @@ def check_folders(recordings: Iterable[tuple[str, Path]], where: Path) -> None:
     check_ids(list(folders), where)
 
 
-def refuse_loops(folder: str, names: Iterable[str]) -> None:
-    """Refuse links to a folder above: everything would be found again below them.
-
-    Raises
-    ------
-    DataError
-        Naming the link.
-    """
-    for name in names:
-        link = Path(folder, name)
-        if link.is_symlink() and Path(folder).resolve().is_relative_to(link.resolve()):
-            raise DataError(
-                f"{link} is a link to {link.resolve()}, a folder above it, so that recordings "
-                "would be found many times. Remove the link, or move it elsewhere"
-            )
-
-
 def _problem(record_id: str) -> str | None:
     """Return why an id cannot be used; None if it can."""
     if not record_id:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,20 @@ from lisbet.data.annotations import (
     warn_of_empty,
 )
 from lisbet.data.find import NAMED, look_into
-from lisbet.data.ids import check_folders, check_ids, refuse_loops
-from lisbet.data.labels import LABEL_READERS, Labels
+from lisbet.data.folders import require_own_files, walk_folders
+from lisbet.data.ids import check_folders, check_ids
+from lisbet.data.labels import LABEL_READERS, LabelReader, Labels
 from lisbet.data.majority import usual_features
 from lisbet.data.prepare import prepare, selected
 from lisbet.data.readers import READERS, whole_reader
 from lisbet.data.readers._peek import Peek
 from lisbet.data.readers.auto import format_of
 from lisbet.data.record import Record, from_dataset
+from lisbet.data.time_axis import require_same_rate
 from lisbet.data.tracks import Stored
 from lisbet.data.versions import FileChoice
 from lisbet.errors import DataError
-from lisbet.options import DataOptions
+from lisbet.options import PREPARING, DataOptions
 from lisbet.processes import environment
 
 log = logging.getLogger(__name__)
@@ -45,8 +48,8 @@ BYTES_PER_WORKER = 32 * 2**20
 """A further process pays off from about this much to read; starting one takes over a second."""
 
 NOT_FOR_STORES = (
-    *("select_coords", "rename_coords", "data_scale", "outside", "fps", "subject"),
-    *("tracking_pattern", "flat", "file_per_individual"),
+    *PREPARING,
+    *("subject", "tracking_pattern", "flat", "file_per_individual"),
 )
 """Options that a converted dataset had when it was made."""
 
@@ -103,7 +106,7 @@ def load_records(dataset: Dataset, options: DataOptions) -> list[Record]:
     """
     if whole_reader(dataset) is not None:
         return _load_whole(dataset, options)
-    sources = find_sources(dataset, options.data_filter, FileChoice.of(options))
+    sources = find_sources(dataset, options.filters, FileChoice.of(options))
     return accepted(dataset, sources, list(read_all(sources, dataset, options)))
 
 
@@ -125,6 +128,10 @@ def accepted(dataset: Dataset, sources: list[Source], outcomes: list[Record | st
     if problems | disagreements:
         raise DataError(report(str(dataset.path), problems | disagreements, len(sources)))
     warn_of_empty(records)
+    for record in records[:SHOWN]:
+        log.info("%s: %s", record.id, "; ".join(record.steps))
+    if len(records) > SHOWN:
+        log.info("and so on, of %d recordings", len(records))
     return records
 
 
@@ -140,9 +147,9 @@ def _load_whole(dataset: Dataset, options: DataOptions) -> list[Record]:
     read = whole_reader(dataset)
     assert read is not None
     records = read(dataset.path, annotated=dataset.annotations is not None)
-    kept = [record for record in records if _passes(record.id, options.data_filter)]
+    kept = [record for record in records if _passes(record.id, options.filters)]
     if not kept:
-        raise _none_passes(dataset, [record.id for record in records], options.data_filter)
+        raise _none_passes(dataset, [record.id for record in records], options.filters)
     warn_of_empty(kept)
     return kept
 
@@ -150,7 +157,8 @@ def _load_whole(dataset: Dataset, options: DataOptions) -> list[Record]:
 def _none_passes(dataset: Dataset, ids: list[str], words: tuple[str, ...] | None) -> DataError:
     return DataError(
         f"none of the {len(ids)} recordings in {dataset.path} passes "
-        f"--data_filter={','.join(words or ())}; they are named like {', '.join(ids[:5])}"
+        f"--data_filter={','.join(words or ())}; they are named like {', '.join(ids[:5])}. It "
+        "compares whole names; write '*word*' (or --filter_match=substring) for a part of a name"
     )
 
 
@@ -233,14 +241,12 @@ def find_sources(
         what = "is not a folder" if data_path.exists() else "does not exist"
         raise DataError(f"{data_path} {what}; expected a folder of recordings")
     sources, others, unused, left_out = [], Counter[str](), list[str](), list[str]()
-    for folder, subfolders, names in os.walk(data_path, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        refuse_loops(folder, subfolders)
+    for folder, subfolders, names in walk_folders(data_path):
         if "zarr.json" in names:  # a converted dataset: its files are no recordings
             subfolders.clear()
             continue
-        found = look_into(Path(folder), names, dataset.format, choice)
-        place = Path(folder).relative_to(data_path).as_posix()
+        found = look_into(folder, names, dataset.format, choice)
+        place = folder.relative_to(data_path).as_posix()
         folder_id = data_path.resolve().name if place == "." else place
         for video, files, problem in found.recordings:
             record_id = folder_id if not video else video if place == "." else f"{place}/{video}"
@@ -254,13 +260,14 @@ def find_sources(
                 log.info("%s holds no %s tracking file", folder, dataset.format)
     if not sources:
         raise _no_recordings(dataset, choice, others, unused)
-    for folder in left_out[:SHOWN]:
-        log.warning("no recording, as it cannot be read: %s", folder)
+    for text in left_out[:SHOWN]:
+        log.warning("no recording, as it cannot be read: %s", text)
     kept = [source for source in sources if _passes(source.id, words)]
     if not kept:
         raise _none_passes(dataset, [source.id for source in sources], words)
     check_folders([(source.id, source.files[0].parent) for source in kept], data_path)
     check_ids([source.id for source in kept], data_path)
+    require_own_files([(source.id, source.files) for source in kept], data_path)
     return sorted(kept, key=lambda source: source.id)
 
 
@@ -313,7 +320,16 @@ def _behavior_summary(records: list[Record]) -> list[str]:
 
 
 def _passes(record_id: str, words: tuple[str, ...] | None) -> bool:
-    return words is None or any(word in record_id for word in words)
+    """Whether an id matches a pattern, or folders in it do: mouse1 is in day1/mouse1/left."""
+    if words is None:
+        return True
+    parts = record_id.split("/")
+    for word in words:
+        count = word.count("/") + 1
+        inner = ("/".join(parts[n : n + count]) for n in range(len(parts) - count + 1))
+        if word == record_id or any(fnmatchcase(part, word) for part in (record_id, *inner)):
+            return True
+    return False
 
 
 def read_all(
@@ -383,7 +399,7 @@ def read_one(
         read = READERS[dataset.format].read
         assert read is not None
         raw = read(list(source.files))
-        record = from_dataset(source.id, source.files[0], raw, options.fps)
+        record = from_dataset(source.id, source.files[0], raw, **options.of_times)
         if prepared:
             record = prepare(
                 record,
@@ -391,8 +407,9 @@ def read_one(
                 rename=options.rename_coords,
                 scale=options.data_scale,
                 outside=options.outside,
+                min_confidence=options.min_confidence,
+                max_gap=options.max_gap,
             )
-        record = replace(record, fps=record.fps or options.fps)
         if dataset.annotations is not None:
             record = replace(
                 record, labels=_read_labels(source, record, dataset.annotations, options)
@@ -419,7 +436,8 @@ def _read_labels(source: Source, record: Record, annotations: str, options: Data
     file = annotation_file(annotations, source.files, source.video)
     choice = choice_of(source.files, options, file, source.video)
     try:
-        labels = reader.read(file, record.frames, record.fps, choice=choice)
+        start_s = _start_of(record, reader, file)
+        labels = reader.read(file, record.frames, record.fps, choice=choice, start_s=start_s)
     except DataError:
         raise
     except Exception as error:  # a damaged file makes the libraries raise almost anything
@@ -429,7 +447,29 @@ def _read_labels(source: Source, record: Record, annotations: str, options: Data
         raise DataError(
             f"{file.name} has {len(labels.active)} frames, the recording {record.frames}"
         )
-    return replace(check_frame_rate(labels, record.fps, file), listed=not reader.events)
+    if options.fps is not None and labels.fps is not None and not options.fps_override:
+        require_same_rate(options.fps, labels.fps, file.name)
+    if not options.fps_override:
+        labels = check_frame_rate(labels, record.fps, file)
+    return replace(labels, listed=not reader.events)
+
+
+def _start_of(record: Record, reader: LabelReader, file: Path) -> float:
+    """Return the time of a recording's first frame, in seconds, for its annotations.
+
+    Raises
+    ------
+    DataError
+        If it is not known.
+    """
+    if not reader.events:
+        return 0.0  # they are given frame by frame
+    if record.start_s is None:
+        raise DataError(
+            "the recording begins with a later frame of the video, and its frame rate is not "
+            f"known, so that the seconds of {file.name} have no place in it; pass --fps"
+        )
+    return record.start_s
 
 
 def _differing_behaviors(records: list[Record]) -> dict[str, str]:

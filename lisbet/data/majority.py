@@ -114,7 +114,7 @@ def _features(files: tuple[Path, ...], dataset: Dataset, options: DataOptions) -
     reader = READERS[dataset.format]
     read = reader.head or reader.read
     assert read is not None
-    record = from_dataset("", files[0], read(list(files)), options.fps)
+    record = from_dataset("", files[0], read(list(files)), **options.of_times)
     record = replace(record, position=np.asarray(record.position[:1]))
     if options.select_coords is not None:
         record = selected(record, options.select_coords)
@@ -135,5 +135,5 @@ def _behaviors(
         return reader.names(file, choice=choice)
     read = READERS[dataset.format].read
     assert read is not None
-    record = from_dataset("", files[0], read(list(files)), options.fps)
-    return reader.read(file, record.frames, record.fps or options.fps, choice=choice).behaviors
+    record = from_dataset("", files[0], read(list(files)), **options.of_times)
+    return reader.read(file, record.frames, record.fps, choice=choice).behaviors

@@ -109,5 +109,5 @@ def _too_large(name: str, low: float, high: float, problem: str) -> DataError:
     return DataError(
         f"{name} runs from {low:.6g} to {high:.6g}, {problem}: scaled by this range, the movement "
         "would be lost. Remove the points that are errors, or give the size of the video with "
-        "--data_scale and use --outside=missing"
+        "--data_scale and use --outside=missing, or use --data_scale=robust"
     )

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from lisbet.config import Features, Renames, Scale, Selection
+from lisbet.data.gaps import with_confidence, without_gaps
 from lisbet.data.numbers import check_range, check_spread
+from lisbet.data.outliers import MARGIN, PERCENTILES, outlier_note, robust_range
 from lisbet.data.record import Record
 from lisbet.errors import DataError
 
@@ -19,6 +21,8 @@ def prepare(
     rename: Renames | None = None,
     scale: Scale | None = None,
     outside: str = "error",
+    min_confidence: float | None = None,
+    max_gap: int = 0,
 ) -> Record:
     """Return the recording as the network will see it: coordinates in [0, 1], float32.
 
@@ -33,13 +37,18 @@ def prepare(
         maximum along each axis, missing points aside.
     outside : {"error", "missing"}
         What points outside the stated size are.
+    min_confidence : float, optional
+        Points of less confidence are missing.
+    max_gap : int
+        Points that are missing for at most so many frames in a row are interpolated.
 
     Raises
     ------
     DataError
-        If a selected name is not there, everything is missing, or coordinates lie outside the
-        stated size.
+        If a selected name is not there, everything is missing, coordinates lie outside the
+        stated size, or a confidence is asked for that is not known.
     """
+    record = with_confidence(record, min_confidence)
     if select is not None:
         record = selected(record, select)
     axes = record.features.space  # sides of the video belong to axes by the names in the file
@@ -49,28 +58,34 @@ def prepare(
         raise DataError("every point is missing")
     if scale is None and record.image_size_px is not None:
         scale = Scale(size=record.image_size_px)
+    if scale is not None and scale.robust:
+        return scaled_robustly(record, max_gap)
     if scale is None or scale.size is None:
-        return scaled_by_range(record)
+        return scaled_by_range(without_gaps(record, max_gap))
     size = sides(scale, axes)
     if outside == "missing":
         record = without_outsiders(record, size)
-    return scaled(record, size)
+    return scaled(without_gaps(record, max_gap), size)
 
 
 def selected(record: Record, select: Selection) -> Record:
     """Keep the selected individuals, axes and keypoints, in the order of the selection."""
-    position, names = record.position, record.features.model_dump()
+    position, confidence, names = record.position, record.confidence, record.features.model_dump()
     for axis, wanted in select.model_dump().items():
         if wanted is None:
             continue
         have = names[axis]
         if absent := [name for name in wanted if name not in have]:
             raise DataError(f"no {axis} {', '.join(absent)}; there are {', '.join(have)}")
-        position = np.take(position, [have.index(name) for name in wanted], axis=AXIS[axis])
+        places = [have.index(name) for name in wanted]
+        position = np.take(position, places, axis=AXIS[axis])
+        if confidence is not None and axis != "space":
+            confidence = np.take(confidence, places, axis=AXIS[axis])
         names[axis] = wanted
     return replace(
         record,
         position=position,
+        confidence=confidence,
         features=Features(**names),
         steps=(*record.steps, f"selected {select}"),
     )
@@ -149,7 +164,39 @@ def scaled_by_range(record: Record) -> Record:
     low, high = np.fmin.reduce(flat), np.fmax.reduce(flat)  # fmin and fmax pass NaN over
     check_range(record, low, high)
     limits = ", ".join(f"{lo:.5g} to {hi:.5g}" for lo, hi in zip(low, high, strict=True))
-    return _finished(record, (position - low) / (high - low), f"scaled from {limits}")
+    scaled_record = _finished(record, (position - low) / (high - low), f"scaled from {limits}")
+    notes = (
+        f"{note} (--data_scale=robust or the size of the video avoid it)"
+        for note in outlier_note(record)
+    )
+    return replace(scaled_record, steps=(*scaled_record.steps, *notes))
+
+
+def scaled_robustly(record: Record, max_gap: int = 0) -> Record:
+    """Scale all axes by one factor, to a range that few outliers do not change.
+
+    Points beyond it are missing; the middle of each axis comes to 0.5.
+    """
+    centre, extent = robust_range(record)
+    low, high = centre - extent / 2, centre + extent / 2
+    with np.errstate(invalid="ignore"):
+        inside = ((record.position >= low) & (record.position <= high)).all(-1, keepdims=True)
+    position = np.where(inside, record.position, np.nan)
+    lost = int(np.isnan(position[..., 0]).sum() - np.isnan(record.position[..., 0]).sum())
+    limits = ", ".join(f"{lo:.5g} to {hi:.5g}" for lo, hi in zip(low, high, strict=True))
+    record = replace(
+        record,
+        position=position,
+        steps=(*record.steps, f"{lost} points outside {limits} taken for missing"),
+    )
+    record = without_gaps(record, max_gap)
+    position = np.clip((record.position.astype(np.float64) - low) / extent, 0, 1)  # of rounding
+    percentiles = f"{PERCENTILES[0]:g} and {PERCENTILES[1]:g}"
+    step = (
+        f"scaled from {limits}, one factor for all axes (percentiles {percentiles}, and "
+        f"{MARGIN:.0%} more on each side)"
+    )
+    return _finished(record, position, step)
 
 
 def _finished(record: Record, position: np.ndarray, step: str) -> Record:

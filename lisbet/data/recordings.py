@@ -112,7 +112,7 @@ def load_share(
     if whole_reader(dataset) is not None:
         records = load_records(dataset, options)  # their tracks are read when they are used
         return records, shares(np.array([r.frames for r in records]), processes)[rank]
-    sources = find_sources(dataset, options.data_filter, FileChoice.of(options))
+    sources = find_sources(dataset, options.filters, FileChoice.of(options))
     own = shares(np.array([source.bytes for source in sources]), processes)[rank]
     mine = dict(zip(own, _read([sources[n] for n in own], dataset, options), strict=True))
     told = [(number, _without_tracks(outcome)) for number, outcome in mine.items()]

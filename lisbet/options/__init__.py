@@ -16,7 +16,7 @@ from lisbet.options._apply import (
     PlotEmbeddingsOptions,
     VerifyOptions,
 )
-from lisbet.options._base import LAUNCH_OPTIONS, DataOptions, LaunchOptions, Options
+from lisbet.options._base import LAUNCH_OPTIONS, PREPARING, DataOptions, LaunchOptions, Options
 from lisbet.options._data import ConvertOptions, DatasetInfoOptions
 from lisbet.options._fetch import DATASETS, PUBLISHED_MODELS, FetchModelOptions, FetchOptions
 from lisbet.options._look import DoctorOptions, PlotHistoryOptions, RunsOptions
@@ -26,6 +26,7 @@ from lisbet.options._train import TrainingOptions, TrainOptions
 __all__ = [
     "DATASETS",
     "LAUNCH_OPTIONS",
+    "PREPARING",
     "PUBLISHED_MODELS",
     "AnnotateOptions",
     "ConsolidateOptions",

@@ -1,11 +1,11 @@
 """How an option is declared, the types that read its text, and what many commands take."""
 
+import glob
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     InstanceOf,
@@ -34,7 +34,7 @@ from lisbet.config import (
     from_text,
 )
 from lisbet.errors import ConfigError, unknown
-from lisbet.option_text import require_no_comma, split_paths, split_words
+from lisbet.option_text import join_paths, split_paths, split_words
 from lisbet.registry import Registry
 
 TASK_NAMES: Registry[Any] = Registry("task", "lisbet.tasks", "TASK")
@@ -101,16 +101,9 @@ AnnotationFormats = Annotated[tuple[str, ...], _known_formats(LABEL_READER_NAMES
 AnnotationFormat = Annotated[
     str, BeforeValidator(lambda raw: LABEL_READER_NAMES.require(raw.lower().replace("-", "_")))
 ]
-Paths = Annotated[
-    tuple[Annotated[Path, AfterValidator(require_no_comma)], ...],
-    BeforeValidator(split_paths),
-    WORDS_AS_TEXT,
-]
-DataPaths = Annotated[
-    tuple[Annotated[DataPath, AfterValidator(require_no_comma)], ...],
-    BeforeValidator(split_paths),
-    WORDS_AS_TEXT,
-]
+PATHS_AS_TEXT = PlainSerializer(join_paths, return_type=str)
+Paths = Annotated[tuple[Path, ...], BeforeValidator(split_paths), PATHS_AS_TEXT]
+DataPaths = Annotated[tuple[DataPath, ...], BeforeValidator(split_paths), PATHS_AS_TEXT]
 TaskDataText = Annotated[TaskData, from_text(TaskData), AS_TEXT]
 Augmentations = Annotated[
     tuple[InstanceOf[Augmentation], ...],
@@ -207,7 +200,16 @@ class DataOptions(Options):
     """How recordings are found and prepared."""
 
     data_filter: Words | None = option(
-        None, "use only recordings whose id contains one of these words", group="data"
+        None,
+        "use only recordings of which the id, or a folder in it, has one of these names or "
+        "patterns, such as mouse1, day1/mouse1 or 'mouse1*'",
+        group="data",
+    )
+    filter_match: Literal["name", "substring"] = option(
+        "name",
+        "what --data_filter compares: whole names, or, as the published tool does, any part of an "
+        "id, so that mouse1 is also in mouse10",
+        group="data",
     )
     tracking_pattern: str | None = option(
         None,
@@ -228,8 +230,10 @@ class DataOptions(Options):
     )
     data_scale: ScaleText | None = option(
         None,
-        "size of the video, WIDTHxHEIGHT[xDEPTH], or minmax for the minimum and maximum of each "
-        "recording; default: the file's image_size_px where it has one, else minmax",
+        "size of the video, WIDTHxHEIGHT[xDEPTH]; or minmax for the minimum and maximum of each "
+        "recording, robust for its percentiles 0.5 and 99.5 and a quarter more on each side, with "
+        "one factor for all axes (points beyond are missing); default: the file's image_size_px "
+        "where it has one, else minmax",
         group="data",
         unit="pixels",
     )
@@ -237,6 +241,22 @@ class DataOptions(Options):
         "error",
         "what points outside the stated size of the video are: an error, or missing points",
         group="data",
+    )
+    min_confidence: float | None = option(
+        None,
+        "points of which the tracker is less sure than this are missing; default: all are used",
+        group="data",
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+    )
+    max_gap: int = option(
+        0,
+        "fill in points that are missing for at most so many frames in a row, on a line from the "
+        "last position to the next",
+        group="data",
+        unit="frames",
+        ge=0,
     )
     select_coords: SelectionText | None = option(
         None, "keep these, in this order: 'INDIVIDUALS;AXES;KEYPOINTS', * for all", group="data"
@@ -265,6 +285,17 @@ class DataOptions(Options):
         unit="frames",
         ge=0,
     )
+    fps_override: bool = option(
+        False,
+        "--fps replaces the frame rate that files state, which is an error else",
+        group="data",
+    )
+    time_gaps: Literal["error", "missing"] = option(
+        "error",
+        "what frames that are left out of the times of a file are: an error, or missing frames, "
+        "which are added",
+        group="data",
+    )
     fps_scaling: float = option(
         1.0,
         "frames of these recordings for each frame that the model sees: 2 for recordings of twice "
@@ -282,3 +313,28 @@ class DataOptions(Options):
                 "a recording; pass one of them"
             )
         return self
+
+    @model_validator(mode="after")
+    def _options_that_need_others(self) -> Self:
+        if self.fps_override and self.fps is None:
+            raise ConfigError("--fps_override needs --fps, the frame rate to use")
+        return self
+
+    @property
+    def of_times(self) -> dict[str, Any]:
+        """The options that decide when frames were recorded, by name."""
+        return {name: getattr(self, name) for name in ("fps", "fps_override", "time_gaps")}
+
+    @property
+    def filters(self) -> tuple[str, ...] | None:
+        """Patterns of which an id must match one; None keeps all recordings."""
+        if self.data_filter is None or self.filter_match == "name":
+            return self.data_filter
+        return tuple(f"*{glob.escape(word)}*" for word in self.data_filter)
+
+
+PREPARING = (
+    "data_scale", "outside", "min_confidence", "max_gap", "select_coords", "rename_coords", "fps",
+    "fps_override", "time_gaps",
+)  # fmt: skip
+"""Options of which the values of prepared recordings follow."""

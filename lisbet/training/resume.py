@@ -11,6 +11,7 @@ from lisbet import model_dir
 from lisbet.config import Size
 from lisbet.core.subfolders import rename_folder
 from lisbet.errors import ConfigError, DataError, LisbetError, ModelError, OutputError
+from lisbet.options import PREPARING as DATA_PREPARING
 from lisbet.options import TrainOptions, VerifyOptions
 from lisbet.training import run_folder, strategy
 from lisbet.training.batching import Batching
@@ -30,8 +31,8 @@ HARMLESS = {
     "wandb_notes", "wandb_project", "wandb_tags",
 }  # fmt: skip
 """Options that change neither model nor data."""
-PREPARING = {"data_format", "data_path", "data_scale", "fps", "outside", "rename_coords",
-             "select_coords", "tracking_pattern", "flat", "file_per_individual"}  # fmt: skip
+PREPARING = {"data_format", "data_path", "filter_match", "tracking_pattern", "flat",
+             "file_per_individual", *DATA_PREPARING}  # fmt: skip
 """Options that change data, if anything: the prepared recordings themselves are compared."""
 
 
