@@ -259,6 +259,16 @@ def test_files_of_two_formats_in_one_folder(tmp_path):
     assert record.frames == 5
 
 
+def test_a_name_alone_is_not_a_second_format(tmp_path):
+    write_recording(tmp_path / "r", walk(9, names(), 0), names())
+    (tmp_path / "r" / "tracking_notes.csv").write_text("day,weather\n1,fine\n")
+    (record,) = load(tmp_path)
+    assert record.frames == 9
+    (tmp_path / "r" / "tracking.nc").unlink()
+    with pytest.raises(DataError, match=r"r: tracking_notes.csv begins with 'day,weather'"):
+        load(tmp_path)
+
+
 def test_the_documented_name_is_read_beside_another_movement_file(tmp_path, caplog):
     write_recording(tmp_path / "r", walk(9, names(), 0), names())
     write_recording(tmp_path / "r", walk(7, names(), 0), names(), name="pose.nc")

@@ -63,6 +63,7 @@ def look_into(folder: Path, names: list[str], wanted: str, choice: FileChoice) -
         Which files are used, and as what.
     """
     found, candidates = Folder(), dict[str, list[Path]]()
+    certain = set()
     for name in sorted(names):
         if name.startswith(".") or Path(name).suffix.lower() in MEDIA:
             continue
@@ -81,6 +82,10 @@ def look_into(folder: Path, names: list[str], wanted: str, choice: FileChoice) -
             found.unused.append(f"{name} ({kind}; not --tracking_pattern={choice.pattern})")
         else:
             candidates.setdefault(own, []).append(path)
+            certain.update([own] if kind.certain else [])
+    if certain:  # where some are recognised, a name such as tracking_notes.csv tells nothing
+        for own in candidates.keys() - certain:
+            found.unused += [f"{file.name} (unreadable {own} file)" for file in candidates.pop(own)]
     _arrange(found, candidates, choice)
     used = {file.name for _, files, _ in found.recordings for file in files}
     found.unused += [
@@ -93,13 +98,11 @@ def look_into(folder: Path, names: list[str], wanted: str, choice: FileChoice) -
 
 
 def _kind(path: Path, wanted: str) -> tuple[str | None, Kind | None]:
-    """Return format and kind of a file; by its name, if need be, for the wanted format alone."""
+    """Return format and kind of a file; one with a documented name of the wanted format is its."""
     own, kind = format_of(Peek(path))
-    if wanted in ("auto", own) or not READERS[wanted].matches(path.name):
-        return own, kind
-    if kind is not None and kind.usable and not kind.name.startswith("unreadable"):
-        return own, kind
-    return (own, kind) if own == wanted else (wanted, Kind(f"unreadable {wanted} file"))
+    if own != wanted and READERS[wanted].matches(path.name):
+        return wanted, Kind(f"{wanted} file by its name")
+    return own, kind
 
 
 def _arrange(found: Folder, candidates: dict[str, list[Path]], choice: FileChoice) -> None:

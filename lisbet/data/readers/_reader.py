@@ -26,12 +26,15 @@ class Kind:
         What to do with one that cannot be used.
     matters : bool
         Whether one that cannot be used holds the tracks of a video all the same.
+    certain : bool
+        Whether it was recognised by what is in it, not only by its name.
     """
 
     name: str
     usable: bool = True
     advice: str = ""
     matters: bool = False
+    certain: bool = True
 
     def __str__(self) -> str:
         return f"{self.name}: {self.advice}" if self.advice else self.name

@@ -32,7 +32,7 @@ def format_of(peek: Peek, *, by_name: bool = True) -> tuple[str | None, Kind | N
     if by_name:
         for name, reader in formats():
             if reader.matches(peek.path.name):
-                return name, Kind(f"unreadable {name} file")
+                return name, Kind(f"unreadable {name} file", certain=False)
     return None, None
 
 
