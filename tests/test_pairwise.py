@@ -126,7 +126,8 @@ class Place:
         start = combination.values["start"]
         if start.startswith("interrupted"):
             first = self.start(combination, cwd, stop_after=1)
-            assert first.code == 75, first.output
+            if first.code != 75:
+                return first
             assert "after step 1, saved" in first.output
         strategy = ""
         if start == "interrupted, other strategy":
@@ -161,6 +162,15 @@ def leftovers(cwd: Path) -> list[str]:
     return sorted(str(path.relative_to(cwd)) for path in set(found)) + sorted(
         path.name for path in Path("/dev/shm").glob("lisbet-*")
     )
+
+
+def written(cwd: Path) -> dict[str, int]:
+    """Return when each file of a run was written last, and that there is each folder."""
+    return {
+        str(path): path.stat().st_mtime_ns if path.is_file() else 0
+        for path in cwd.rglob("*")
+        if path.parent != cwd or not path.name.startswith("output")
+    }
 
 
 def hashes(model: Path) -> dict[str, str]:
@@ -246,7 +256,7 @@ def test_options_that_work_together(combination, place):
 def test_options_that_are_refused(combination, place):
     print(f"\n{combination}")
     cwd = place.prepared(combination)
-    before = {path: path.stat().st_mtime_ns for path in cwd.rglob("*")}
+    before = written(cwd)
     ended = place.completed(combination, cwd)
     assert ended.code == 2, ended.output
     assert "Traceback" not in ended.output
@@ -255,10 +265,8 @@ def test_options_that_are_refused(combination, place):
     message = " ".join(ended.output.split("betman: error: ")[1].split())
     assert re.search(pattern, message), message
     assert leftovers(cwd) == []
-    if not combination.values["start"].startswith("interrupted"):
-        after = {path: path.stat().st_mtime_ns for path in cwd.rglob("*")}
-        assert {path for path in after if "output" not in path.name} == before.keys()
-        assert {path: after[path] for path in before} == before
+    if "DeepSpeed cannot go on" not in pattern:  # or else the first one of two commands wrote
+        assert written(cwd) == before
     place.refusals[message] += 1
 
 
