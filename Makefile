@@ -10,13 +10,17 @@ MINIMUM_EXTRAS := deepspeed remote tensorboard wandb
 comma := ,
 space := $() $()
 
-.PHONY: demo test test-minimum test-slurm test-containers lint lock clean
+.PHONY: demo test test-all test-minimum test-slurm test-containers lint lock clean
 
 demo: $(VENV)/.installed
 	PATH="$(abspath $(BIN)):$$PATH" sh benchmarks/demo.sh $(DEMO)
 
 test: $(VENV)/.installed-all lint
 	$(BIN)/python -m pytest
+
+# Also what `make test` samples: all combinations of options, and a kill at every write.
+test-all: $(VENV)/.installed-all lint
+	LISBET_ALL_CRASHES=1 $(BIN)/python -m pytest -m "not slurm and not containers"
 
 lint: $(VENV)/.installed-all
 	$(BIN)/ruff format --check .
@@ -62,7 +66,7 @@ $(MINIMUM)/.installed: pyproject.toml tests/minimum_versions.py
 	$(MINIMUM)/bin/python -m pip install --quiet "$(TORCH)"
 	DS_BUILD_OPS=0 $(MINIMUM)/bin/python -m pip install --quiet \
 		--constraint $(MINIMUM)/constraints.txt --editable ".[$(subst $(space),$(comma),$(MINIMUM_EXTRAS))]" \
-		hatchling hypothesis pytest 'moto[server]' 'aiobotocore[boto3]'
+		allpairspy hatchling hypothesis pytest 'moto[server]' 'aiobotocore[boto3]'
 	touch $@
 
 clean:

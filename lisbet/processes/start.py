@@ -26,7 +26,8 @@ def start(mixed_precision: str | None = None, *, sharded: bool = True) -> Accele
     Parameters
     ----------
     mixed_precision : str, optional
-        "no", "bf16" or "fp16"; None leaves it to the launch file.
+        "no", "bf16", "fp16", or "best" for the best of the device; None leaves it to the launch
+        file.
     sharded : bool
         Whether a sharded strategy is honoured. Applying a model needs none.
 
@@ -46,6 +47,7 @@ def start(mixed_precision: str | None = None, *, sharded: bool = True) -> Accele
     if environment.count() == 1 and (deepspeed or fsdp):
         _stand_alone()
     on_cpu = _flag("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    chosen = _precision(mixed_precision, cuda=not on_cpu and torch.cuda.is_available())
     if environment.local_count() > 1:
         # Launchers set 1, whatever the cores; without any, Accelerate would.
         os.environ.setdefault("OMP_NUM_THREADS", str(environment.threads()))
@@ -53,7 +55,6 @@ def start(mixed_precision: str | None = None, *, sharded: bool = True) -> Accele
     if environment.count() > 1 or deepspeed or fsdp:
         _enough_devices(on_cpu)
         _meet("gloo" if on_cpu else _backend(fsdp))
-    chosen = _precision(mixed_precision)
     if deepspeed or fsdp:
         os.environ.pop("ACCELERATE_USE_CPU", None)  # with it, Accelerate forgets the strategy
     if on_cpu and fsdp:
@@ -94,15 +95,30 @@ def mixed_precision_of(accelerator: Accelerator) -> str:
     return str(accelerator.mixed_precision)
 
 
-def _precision(wanted: str | None) -> str:
+def _precision(wanted: str | None, *, cuda: bool) -> str:
     """Resolve the option and the launch file, which must not contradict each other."""
     launched = os.environ.pop("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("no", "bf16", "fp16"):
+        raise ConfigError(
+            f"the launch file asks for mixed precision {launched}; expected no, bf16 or fp16"
+        )
+    if wanted == "best":
+        wanted = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if cuda else "no"
     if launched != "no" and wanted not in (None, launched):
         raise ConfigError(
             f"--mixed_precision={wanted} contradicts the launch file, which says {launched}; "
             "write 'no' there to leave it to the option"
         )
-    return wanted or launched
+    if (chosen := wanted or launched) == "fp16" and not cuda:  # it would silently be float32
+        if wanted == "fp16":
+            raise ConfigError(
+                "--mixed_precision=fp16 needs a GPU, and there is none; use bf16 or no"
+            )
+        raise ConfigError(
+            "the launch file asks for mixed precision fp16, which needs a GPU, and there is none; "
+            "write 'bf16' or 'no' there"
+        )
+    return chosen
 
 
 def _enough_devices(on_cpu: bool) -> None:

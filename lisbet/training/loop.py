@@ -12,7 +12,7 @@ from accelerate.utils import broadcast_object_list
 
 from lisbet.allocator import keep_freed_memory
 from lisbet.core.lock import Lock
-from lisbet.errors import ConfigError, StoppedError
+from lisbet.errors import StoppedError
 from lisbet.models.multitask import MultiTaskModel, load_backbone
 from lisbet.options import TrainOptions
 from lisbet.processes.together import together
@@ -34,7 +34,7 @@ def train_model(options: TrainOptions) -> None:
     """Train a model as the options say, on every process that there is."""
     started = time.monotonic()
     keep_freed_memory()
-    with Stops() as stops, together(precision(options.mixed_precision)) as accelerator:
+    with Stops() as stops, together(options.mixed_precision) as accelerator:
         train_on(accelerator, options, stops, started)
 
 
@@ -173,19 +173,3 @@ def build(setup: Setup, options: TrainOptions) -> MultiTaskModel:
             )
         model.backbone.requires_grad_(False)
     return model
-
-
-def precision(wanted: str | None) -> str | None:
-    """Resolve ``--mixed_precision``; None leaves the choice to the launcher.
-
-    Raises
-    ------
-    ConfigError
-        For fp16 without a GPU, which would silently train in float32.
-    """
-    gpu = torch.cuda.is_available()
-    if wanted == "best":
-        return ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if gpu else "no"
-    if wanted == "fp16" and not gpu:
-        raise ConfigError("--mixed_precision=fp16 needs a GPU, and there is none; use bf16 or no")
-    return wanted
