@@ -15,7 +15,7 @@ from lisbet.options._base import DataOptions
 PREPARATION: tuple[str, ...] = tuple(
     name
     for name in ("data_scale", "outside", "min_confidence", "max_gap", "select_coords",
-                 "rename_coords", "fps", "fps_scaling")
+                 "rename_coords", "fps", "fps_scaling", "time_gaps")
     if name in DataOptions.model_fields
 )  # fmt: skip
 """Options that change what a model sees of a recording."""
