@@ -60,6 +60,7 @@ def sleap(path, tracks, *, dims=None, scores=True, individuals=("a", "b")):
         (f"m1{NET}.csv", "m1DLC_resnet50_projectshuffle1_100000.csv"),
         ("m1DLC_resnet50_pshuffle1_1.csv", "m1DLC_mobnet_pshuffle1_1.csv"),
         (f"myDLC_1{NET}.csv", f"myDLC_1{NET}_filtered.csv"),
+        ("myDLC_1DLC_newnet_1.csv", "myDLC_1DLC_newnet_2.csv"),
         ("m1_superanimal_topviewmouse_hrnet.csv", "m1_superanimal_topviewmouse_resnet.csv"),
         ("tracking.csv", "tracking_filtered.csv"),
         ("m1_tracking_raw.csv", "m1_tracking_filtered.csv"),
@@ -87,6 +88,7 @@ def test_versions_of_one_video_are_no_individuals(tmp_path, versions):
         [f"mouse{n}_day1{NET}.csv" for n in range(3)],
         [f"{word}_day1{NET}.csv" for word in ("control", "treated")],
         ["mouse1.csv", "mouse2.csv"],
+        [f"my_DLC_1{NET}.csv", f"my_DLC_2{NET}.csv"],
         ["alice.csv", "bob.csv"],
         ["tracking_day1.csv", "tracking_day2.csv"],
         ["tracking_2024-01-01.csv", "tracking_2024-01-02.csv"],
@@ -282,6 +284,13 @@ def test_a_pattern_that_nothing_fits(tmp_path):
     table(tmp_path / "r", "a.csv")
     with pytest.raises(DataError, match=r"named like \*_filtered\.csv"):
         load(tmp_path, tracking_pattern="*_filtered.csv")
+
+
+def test_folders_without_a_file_of_the_pattern_are_named(tmp_path, caplog):
+    table(tmp_path / "a", f"m1{NET}_filtered.csv")
+    table(tmp_path / "b", f"m2{NET}.csv")
+    assert [r.id for r in load(tmp_path, tracking_pattern="*_filtered.csv")] == ["a"]
+    assert f"b: m2{NET}.csv (DeepLabCut table; not *_filtered.csv)" in caplog.text
 
 
 def test_a_store_is_found_by_itself(tmp_path, monkeypatch, capsys):

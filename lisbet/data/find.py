@@ -39,7 +39,7 @@ class Folder:
     unused : list of str
         Names of the other files, and what they are.
     unusable : list of str
-        Those of them that hold tracks, but in a form that cannot be read.
+        Those of them that hold tracks, but cannot be read or do not fit the pattern.
     """
 
     recordings: list[tuple[str, tuple[Path, ...], str | None]] = field(default_factory=list)
@@ -79,7 +79,8 @@ def look_into(folder: Path, names: list[str], wanted: str, choice: FileChoice) -
             found.others.add(own)
             found.unused.append(f"{name} ({kind})")
         elif not choice.allows(name):
-            found.unused.append(f"{name} ({kind}; not --tracking_pattern={choice.pattern})")
+            found.unused.append(f"{name} ({kind}; not {choice.pattern})")
+            found.unusable.append(found.unused[-1])
         else:
             candidates.setdefault(own, []).append(path)
             certain.update([own] if kind.certain else [])

@@ -261,7 +261,7 @@ def find_sources(
     if not sources:
         raise _no_recordings(dataset, choice, others, unused)
     for text in left_out[:SHOWN]:
-        log.warning("no recording, as it cannot be read: %s", text)
+        log.warning("left out: %s", text)
     kept = [source for source in sources if _passes(source.id, words)]
     if not kept:
         raise _none_passes(dataset, [source.id for source in sources], words)

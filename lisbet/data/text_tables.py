@@ -4,7 +4,6 @@ import codecs
 import re
 
 SEPARATORS = ",;\t|"
-LINE_END = re.compile("\r\n|\r|\n")
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -33,6 +32,11 @@ def encoding_of(raw: bytes) -> str:
 def decode(raw: bytes) -> str:
     """Return the text of a table, without a byte order mark; see `encoding_of`."""
     return raw.decode(encoding_of(raw), errors="replace")
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text; the last one is empty if the text ends with an end of line."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def separator_after(line: str, label: str) -> str | None:

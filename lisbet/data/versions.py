@@ -13,7 +13,12 @@ from pathlib import Path
 from lisbet.errors import DataError
 from lisbet.options import DataOptions
 
-SCORER = re.compile(r"^(.+?)[_\-. ]?(?:DLC|DeepCut)_.+$|^(.+?)_superanimal_.+$")
+NETWORKS = "resnet|mob|eff|dlcrnet|hrnet|dekr|rtm|ctd|cspnext|animaltokenpose"
+SCORERS = (
+    re.compile(rf"^(.+?)[_\-. ]?(?:DLC|DeepCut)_(?i:{NETWORKS}).*$"),
+    re.compile(r"^(.+?)[_\-. ]?(?:DLC|DeepCut)_.+$"),
+    re.compile(r"^(.+?)_superanimal_.+$"),
+)
 """DeepLabCut puts the name of its network behind that of the video: mouse1DLC_resnet50_…"""
 ENDINGS = re.compile(r"\.(analysis|predictions|predicted|tracks|tracking|slp|csv)$", re.IGNORECASE)
 """What programs put between the name of a video and the last ending."""
@@ -79,8 +84,8 @@ def video_of(file: Path) -> str:
     ('m1_tracking', 'm1')
     """
     stem = _bare(file)
-    if found := SCORER.match(stem):
-        return found[1] or found[2]
+    if found := _scored(stem):
+        return found[1]
     words = re.split(f"({WORD.pattern})", stem)
     while len(words) > 2 and (words[-1].lower() in VERSIONS or not words[-1]):
         del words[-2:]
@@ -171,7 +176,7 @@ def are_individuals(files: Sequence[Path]) -> bool:
     False
     """
     stems = [_bare(file) for file in files]
-    if any(SCORER.match(s) or not fnmatchcase(s.lower(), INDIVIDUALS_PATTERN) for s in stems):
+    if any(_scored(s) or not fnmatchcase(s.lower(), INDIVIDUALS_PATTERN) for s in stems):
         return False
     names = [WORD.split(stem) for stem in stems]
     if len({len(words) for words in names}) > 1:
@@ -183,6 +188,11 @@ def are_individuals(files: Sequence[Path]) -> bool:
         word.lower() in NOT_INDIVIDUALS or "tracking" in word.lower() or re.search(r"\d", word)
         for word in differing[0]
     )
+
+
+def _scored(stem: str) -> re.Match[str] | None:
+    """Match a name that DeepLabCut gave, with that of the video as the first group."""
+    return next((found for scorer in SCORERS if (found := scorer.match(stem))), None)
 
 
 def _bare(file: Path) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from lisbet.data.limits import require_csv
 from lisbet.data.readers._dlc_table import LEVELS, Column, Table, columns_of
 from lisbet.data.readers._peek import head_lines
-from lisbet.data.text_tables import LINE_END, encoding_of, is_blank, separator_after
+from lisbet.data.text_tables import encoding_of, is_blank, lines_of, separator_after
 from lisbet.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def read_csv(file: Path, *, head: bool = False) -> Table:
         raw = file.read_bytes()
         if (encoding := encoding_of(raw)) != "utf-8-sig":
             log.info("%s is read in the encoding %s", file.name, encoding)
-        lines = LINE_END.split(raw.decode(encoding, errors="replace"))
+        lines = lines_of(raw.decode(encoding, errors="replace"))
         ended = not lines[-1].strip()
     return _parsed(lines, file.name, ended=ended)
 

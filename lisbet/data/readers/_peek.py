@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from lisbet.data.limits import LINE_BYTES
-from lisbet.data.text_tables import LINE_END, decode
+from lisbet.data.text_tables import decode, lines_of
 
 START_BYTES = 4096
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -70,5 +70,5 @@ def head_lines(path: Path) -> list[str]:
     """Return the first lines of a text file; one that is too long is cut off."""
     with path.open("rb") as stream:
         raw = b"".join(stream.readline(LINE_BYTES) for _ in range(HEAD_LINES))
-    lines = LINE_END.split(decode(raw))
+    lines = lines_of(decode(raw))
     return list(islice((line for line in lines if line.strip()), HEAD_LINES))

@@ -14,7 +14,7 @@ from lisbet.data.readers._dlc_hdf5 import PANDAS, levels_of, read_hdf5
 from lisbet.data.readers._dlc_table import LEVELS, to_dataset
 from lisbet.data.readers._peek import HDF5, Peek
 from lisbet.data.readers._reader import Kind, Reader
-from lisbet.data.text_tables import LINE_END, decode
+from lisbet.data.text_tables import decode, lines_of
 from lisbet.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def _recognise(peek: Peek) -> Kind | None:
         return _of_hdf5(peek)
     if peek.is_classic_netcdf or not peek.start or b"\0\0" in peek.start[:64]:
         return None
-    lines = LINE_END.split(decode(peek.start).lstrip())
+    lines = lines_of(decode(peek.start).lstrip())
     if first_cell(lines[0]) in LEVELS:
         return _of_rows(peek.lines, peek.path.name)
     if len(lines) > 1 and set(re.split("[,;\t]", lines[1].lower().strip())) - {""} == BONES:
