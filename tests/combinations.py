@@ -299,8 +299,11 @@ def _completions(
 
 
 def sample(combinations: list[Combination], count: int) -> list[int]:
-    """Return the numbers of some combinations that have, together, as many values as can be."""
-    seen: set[tuple[str, str]] = set()
+    """Return the numbers of some combinations that have, together, as many values as can be.
+
+    The first value of each parameter, its default, does not count: other tests use it.
+    """
+    seen = {(name, values[0]) for name, values in PARAMETERS.items()}
     chosen: list[int] = []
     while len(chosen) < count:
         rest = [n for n in range(len(combinations)) if n not in chosen]
