@@ -231,10 +231,10 @@ def test_the_second_of_two_at_once_is_told_who_writes(words, target, here, refus
 
 def test_an_interrupted_replacement_is_said_and_finished(here, refused):
     """As a crash leaves it where two names cannot be swapped: the new copy is whole."""
-    os.rename("models/own-embedder", "models/.own-embedder.0123abcd.partial")
+    os.rename("models/own-embedder", "models/.own-embedder.0123456789abcdef.partial")
     said = refused("compute_embeddings", "data", *EMBEDDER)
     assert "was killed while it replaced it" in said
-    assert "models/.own-embedder.0123abcd.partial" in said
+    assert "models/.own-embedder.0123456789abcdef.partial" in said
     assert "exists already" in refused("export_embedder", *OWN)
     assert Path(EMBEDDER[0]).is_file()
     main(["compute_embeddings", "data", *EMBEDDER])
@@ -243,7 +243,7 @@ def test_an_interrupted_replacement_is_said_and_finished(here, refused):
 def test_a_fetch_finishes_an_interrupted_one_first(here):
     main(["fetch_model", "org/x", "--source=models/own-embedder"])
     Path("models/x/notes.txt").write_text("mine")
-    os.rename("models/x", "models/.x.0123abcd.replaced")
+    os.rename("models/x", "models/.x.0123456789abcdef.replaced")
     main(["fetch_model", "org/x", "--source=models/own-embedder", "--overwrite"])
     assert Path("models/x/notes.txt").read_text() == "mine"
     assert not list(Path("models").glob(".x*"))
@@ -422,7 +422,7 @@ def test_interrupted_replacements_are_those_of_missing_folders(tmp_path):
         pass
     assert interrupted(tmp_path / "m") == []
     (tmp_path / "m").rename(kept(tmp_path / "m"))
-    (tmp_path / ".m.0123abcd.partial").mkdir()
+    (tmp_path / ".m.0123456789abcdef.partial").mkdir()
     assert interrupted(tmp_path / "m") == [kept(tmp_path / "m")]
 
 

@@ -66,6 +66,7 @@ def test_what_a_run_leaves(dataset, tmp_path, monkeypatch, capsys):
         },
         "window_size": 12,
         "window_offset": 0,
+        "preparation": {"data_scale": "minmax", "fps": 30.0},
     }  # fmt: skip
     weights = torch.load(folder / "weights" / "weights_last.pt", weights_only=True)
     assert {str(value.dtype) for value in weights.values()} == {"torch.float32"}
