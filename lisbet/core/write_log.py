@@ -33,6 +33,7 @@ class _Known:
     files: dict[str, list[tuple[int | None, str | None]]] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     temporary: set[str] = field(default_factory=set)
+    published: set[str] = field(default_factory=set)
 
     def add(self, line: Any) -> None:
         """Take in a line; one that a later release wrote is passed over."""
@@ -45,6 +46,8 @@ class _Known:
             self.files.setdefault(name, []).append((line.get("size"), line.get("sha256")))
         if _is_inside(name := line.get("folder")):
             self.folders.add(name)
+        if _is_inside(name := line.get("published")):
+            self.published.add(name)
         if _is_inside(name := line.get("temporary")) and _TEMPORARY.fullmatch(Path(name).name):
             self.temporary.add(name)
 
@@ -183,6 +186,10 @@ class WriteLog:
     def add_temporary(self, path: Path) -> None:
         """Note a name under which something is about to be written that is not finished."""
         self._append({"temporary": self._name(path)}, durable=False)
+
+    def add_published(self, path: Path) -> None:
+        """Note that a folder whose files were noted before has its name now."""
+        self._append({"published": self._name(path)}, durable=False)
 
     def make_folders(self, folder: Path) -> None:
         """Make a folder below the root, and note those on the way that were not there."""

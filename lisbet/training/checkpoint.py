@@ -228,6 +228,7 @@ class Checkpoints:
         self._note(target, files)
         # There is one of the same step after scoring that a stop had cut off.
         replace_folder(beside, target, self.run)
+        WriteLog(self.run).add_published(target)
         sync(target.parent)
         sync(target.parent.parent)
         for old in published_checkpoints(self.run)[self.keep :]:

@@ -193,8 +193,8 @@ def is_finished(folder: Path, epochs: int) -> bool:
     finished = status.get("state") == FINISHED
     if finished and isinstance(done := status.get("epoch"), int) and done >= epochs:
         return True
-    had = any(name.startswith(f"{CHECKPOINTS}/step_") for name in WriteLog(folder).known.folders)
-    if finished or had:
+    had_checkpoint = bool(WriteLog(folder).known.published)
+    if finished or had_checkpoint:
         raise OutputError(
             f"{folder} has weights but no checkpoint to resume from: its checkpoints were removed. "
             "Nothing was changed. Choose another --run_id and start from its weights with "
