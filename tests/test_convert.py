@@ -304,7 +304,7 @@ def test_what_is_no_store(place, capsys):
     said = refused(capsys, "convert_dataset", "data", "other.zarr")
     assert "other.zarr is a folder that holds zarr.json, not a store that betman" in said
     converted()
-    said = refused(capsys, "train_model", *TINY, "data.zarr")
+    said = refused(capsys, "train_model", *TINY, "--data_format=movement", "data.zarr")
     assert "1 of zarr; see --data_format" in said
     said = refused(capsys, *train, "--data_scale=9x9", "data.zarr")
     assert "--data_scale cannot apply" in said
