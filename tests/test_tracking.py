@@ -168,7 +168,7 @@ def test_wandb_survives_kills(place):
     epochs = last // 6 + 2
     train(f"--epochs={epochs}", "--resume", "--wandb", "--wandb_mode=offline")
     run = place / "models" / "a"
-    (name,) = {path.name.rsplit("-", 1)[-1] for path in (run / "wandb").glob("offline-run-*")}
+    (name,) = {path.name.split("-")[3] for path in (run / "wandb").glob("offline-run-*")}
     files = files_of(run, name)
     assert len(files) == 3
     steps = [row["_step"] for path in files for row in history(path)]

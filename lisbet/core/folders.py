@@ -113,6 +113,17 @@ def kept(path: Path) -> Path:
     return path.with_name(f".{path.name}{OLD}")
 
 
+def remove_kept(path: Path) -> None:
+    """Remove the folder that another one has replaced, see `kept`.
+
+    It is renamed first: `recover` finishes a removal that was interrupted.
+    """
+    if WriteLog(kept(path)).kind is not None:
+        old = temporary_name(path, OLD)
+        rename_new(kept(path), old)
+        remove_own(old)
+
+
 def restore_kept(path: Path, failed: Path) -> None:
     """Undo a replacement: the folder that was kept takes its name again.
 
@@ -284,8 +295,8 @@ def recover(path: Path, resumable: frozenset[str] = frozenset()) -> None:
     """
     if not path.parent.is_dir():
         return
-    for folder in _named_after(path, NEW):
-        _remove_if_just_made(folder)
+    for folder in (*_named_after(path, NEW), *_named_after(path, OLD)):
+        _remove_if_empty_or_new(folder)
     left = {end: [p for p in _named_after(path, end) if WriteLog(p).kind] for end in (OLD, NEW)}
     new = [folder for folder in left[NEW] if WriteLog(folder).known.complete]
     if not os.path.lexists(path):  # between the two renames of a file system that has no exchange
@@ -305,8 +316,8 @@ def recover(path: Path, resumable: frozenset[str] = frozenset()) -> None:
         move_foreign(kept(path), path)
 
 
-def _remove_if_just_made(folder: Path) -> None:
-    """Remove a folder whose process was killed before it had a line in its log."""
+def _remove_if_empty_or_new(folder: Path) -> None:
+    """Remove a folder whose process was killed before its first note, or at its removal's end."""
     notes = WriteLog(folder)
     inside = os.listdir(folder)
     if notes.kind is None and inside in ([], [LOG]) and not notes.path.is_symlink():

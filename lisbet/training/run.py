@@ -12,6 +12,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from lisbet import model_dir
+from lisbet.core.folders import remove_kept
 from lisbet.core.lock import Lock
 from lisbet.errors import DataError, StoppedError
 from lisbet.models.multitask import MultiTaskModel
@@ -406,6 +407,6 @@ def save_weights(
     if row is best:
         model_dir.save_weights(place / "weights_best.pt", weights, root=folder, overwrite=True)
     model_dir.save_weights(folder / model_dir.WEIGHTS_LAST, weights, root=folder, overwrite=True)
-    run_folder.remove_kept(folder)
+    remove_kept(folder)
     if options.save_history:
         write_history(folder / HISTORY, history)

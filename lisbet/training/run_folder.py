@@ -21,7 +21,7 @@ from lisbet.core.folders import (
     contents,
     kept,
     recover,
-    remove_own,
+    remove_kept,
     require_folder_target,
     restore_kept,
     write_folder,
@@ -228,12 +228,6 @@ def update_config(folder: Path, run: dict[str, Any]) -> None:
     """Write run_config.yml anew, for a run that resumes with other options."""
     with write_file(folder / model_dir.RUN_CONFIG, root=folder, overwrite=True) as temporary:
         write_yaml(temporary, run)
-
-
-def remove_kept(folder: Path) -> None:
-    """Remove the model that this one replaces, now that this one has weights."""
-    if os.path.lexists(kept(folder)):
-        remove_own(kept(folder))
 
 
 def failed_folder(folder: Path) -> Path | None:
