@@ -25,6 +25,9 @@ FILES = ["*.yml", "*.yaml", "*.md", "weights/*.pt"]
 """What belongs to a model directory; nothing else of a repository is taken."""
 
 
+DOWNLOAD = ".download"
+
+
 def fetch_model(options: FetchModelOptions) -> None:
     """Write models/<name> after checking that the network and its weights load."""
     repository = PUBLISHED_MODELS.get(options.model_id, options.model_id)
@@ -80,11 +83,13 @@ def _copy(files: list[Path], source: Path, folder: Path) -> None:
 
 
 def _download(repository: str, revision: str | None, folder: Path) -> None:
+    # A folder of its own: a hub that refuses is no error where a folder holds anything already.
+    place = folder / DOWNLOAD
     try:
         snapshot_download(
             repository,
             revision=revision,
-            local_dir=folder,
+            local_dir=place,
             allow_patterns=FILES,
             endpoint=os.environ.get("HF_ENDPOINT"),
         )
@@ -101,7 +106,8 @@ def _download(repository: str, revision: str | None, folder: Path) -> None:
             "there is no internet: download its folder elsewhere, copy it here, and add "
             "--source=FOLDER"
         ) from error
-    remove_unfinished_part(folder / ".cache")  # notes of huggingface_hub
+    _copy([file for pattern in FILES for file in sorted(place.glob(pattern))], place, folder)
+    remove_unfinished_part(place)
 
 
 def _check(folder: Path, repository: str) -> None:

@@ -84,7 +84,8 @@ def test_training(planted, monkeypatch, capfd):
     place.parent.mkdir(parents=True)
     place.symlink_to(planted / "data")
     words = ["train_model", *TINY, "--epochs=1", "--train_sample=0.1", "--task_ids=cons",
-             "--run_id=a", "--tensorboard", "--wandb", "--wandb_mode=offline", "-vv",
+             "--run_id=a", "--data_format=movement", "--tensorboard", "--wandb",
+             "--wandb_mode=offline", "-vv",
              f"--wandb_notes=by {SECRETS['HF_TOKEN']}", str(place)]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["betman", *words])
     main(words)

@@ -67,7 +67,7 @@ def place(tmp_path_factory) -> Path:
     shutil.copytree(place / "models" / "whole", place / "models" / "sharded")
     checkpoint = published_checkpoints(place / "models" / "sharded")[0]
     state = torch.load(checkpoint / "state.pt", weights_only=True)
-    strategy._write_shards(state, checkpoint / "sharded", None)
+    strategy._write_shards(state, checkpoint / "sharded", None, 0)
     (checkpoint / "state.pt").unlink()
     progress = checkpoint / "progress.json"
     progress.write_text(progress.read_text().replace('"run_id":"whole"', '"run_id":"sharded"'))

@@ -88,7 +88,8 @@ class RemoteDestination(Destination):
         except Exception as error:  # of the network, of an account, of a library
             words = " ".join(str(error).split()) or type(error).__name__
             words += " (pip install 'lisbet[remote]')" if isinstance(error, ImportError) else ""
-            raise OutputError(f"{self.place} cannot be written: {words}.{self._state()}") from error
+            what = "written" if self._begun else "reached"
+            raise OutputError(f"{self.place} cannot be {what}: {words}.{self._state()}") from error
         finally:
             _ACTIVE.discard(self.token)
 
