@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from conftest import TINY, betman, write_dataset
 from torch.distributed.checkpoint.api import CheckpointException
 
 from lisbet import model_dir
 from lisbet.cli import main
+from lisbet.core.write_log import WriteLog
 from lisbet.training import restricted, strategy
 from lisbet.training.manifest import Manifest, describe, published_checkpoints
 
@@ -71,6 +73,10 @@ def place(tmp_path_factory) -> Path:
     (checkpoint / "state.pt").unlink()
     progress = checkpoint / "progress.json"
     progress.write_text(progress.read_text().replace('"run_id":"whole"', '"run_id":"sharded"'))
+    for name in (model_dir.RUN_CONFIG, model_dir.MODEL_CONFIG):
+        config = place / "models" / "sharded" / name
+        config.write_text(config.read_text().replace("_id: whole", "_id: sharded"))
+        WriteLog(config.parent).add(config)
     paths = (path for path in checkpoint.rglob("*") if path.is_file())
     files = {path.relative_to(checkpoint).as_posix(): {}
              for path in paths if not path.name.startswith("manifest")}  # fmt: skip
@@ -295,15 +301,19 @@ def test_progress_that_is_none(copy, capsys):
 def test_no_code_in_weights_is_run(copy, here, capsys):
     run = copy("whole").parents[1]
     weights, marker = run / model_dir.WEIGHTS_LAST, here / "ran"
-    config = run / model_dir.MODEL_CONFIG
+    config, applied = run / model_dir.MODEL_CONFIG, here / "applied.yml"
+    heads = yaml.safe_load(config.read_text())
+    head = heads["out_heads"]["cons"] | {"num_classes": 2, "output_token_idx": -1}
+    heads["out_heads"] |= {"embedding": {"output_token_idx": -1}, "multiclass": head}
+    applied.write_text(yaml.safe_dump(heads))
     for write in WRITERS:
         for content in (Code(marker), {"backbone.layer_norm.weight": Code(marker)}):
             write(content, weights)
             for words in (
                 ["export_embedder", config, weights],
-                ["compute_embeddings", "data", config, weights],
-                ["evaluate_model", "data", config, weights],
-                ["annotate_behavior", "data", config, weights],
+                ["compute_embeddings", "data", applied, weights],
+                ["evaluate_model", "data", applied, weights],
+                ["annotate_behavior", "data", applied, weights],
                 ["fetch_model", "someone/else", f"--source={run}"],
                 [*LINE, f"--load_backbone_weights={weights}", "--run_id=b", "data"],
             ):
