@@ -70,7 +70,7 @@ def test_a_card_with_odd_names(tmp_path, monkeypatch, capsys):
         write_recording(folder, walk(60, features, number), features)
     monkeypatch.chdir(tmp_path)
     main(["train_model", *TINY, "--epochs=1", "--task_ids=cons", "--train_sample=0.1",
-          f"--data_filter={odd[:9]}", "--run_id=a", "data`x"])  # fmt: skip
+          f"--data_filter={odd[:9]}*", "--run_id=a", "data`x"])  # fmt: skip
     capsys.readouterr()
     text = (tmp_path / "models" / "a" / "README.md").read_text()
     outside = re.sub(r"(?s)```console\n.*?\n```\n", "", text)
