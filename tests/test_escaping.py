@@ -61,7 +61,7 @@ def test_text_and_code_in_markdown():
 
 
 def test_a_card_with_odd_names(tmp_path, monkeypatch, capsys):
-    odd = ODD.replace("/", "").replace("\n```\n", " ```")  # a folder is named by it
+    odd = ODD.replace("/", "").replace("\n", " ")  # a folder is named by it
     features = Features(
         individuals=(ODD, "m`1"), keypoints=("a|b", "<img src=x>"), space=("x", "y")
     )
