@@ -113,10 +113,34 @@ class Command:
             if problem["type"] == "missing":
                 word = name.upper() if name in self.positionals else f"--{name}"
                 text = f"{word} is missing; see betman {self.name} --help"
+            elif name in self.fields and (expected := _expected(problem)):
+                text = f"--{name}={problem['input']}: expected {expected}"
             elif name in self.fields:
                 text = f"--{name}={problem['input']}: {text[0].lower()}{text[1:]}"
             messages.append(text)
         return list(dict.fromkeys(messages))
+
+
+def _expected(problem: Any) -> str | None:
+    """Say what an option takes whose value was refused; None if the problem says it itself."""
+    found: str | None = EXPECTED.get(problem["type"])
+    return None if found is None else found.format(**problem.get("ctx", {}))
+
+
+EXPECTED = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
+    "int_parsing_size": "a smaller number",
+    "finite_number": "a finite number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "string_too_short": "a text that is not empty",
+}
+"""What an option takes, by the name of the problem that pydantic has found."""
 
 
 @dataclass(frozen=True)
