@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lisbet.training import checkpoint, strategy
+from lisbet.training import strategy
 from lisbet.training.checkpoint import Checkpoints, Progress
 from lisbet.training.manifest import hash_of
 
@@ -47,18 +47,17 @@ def test_no_process_lists_the_folder(form, tmp_path, monkeypatch):
     found = {}
     target = tmp_path / "checkpoints" / "step_00000003"
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "_fresh", lambda target: beside.mkdir(parents=True))
         patched.setattr(checkpoints, "_publish", lambda *given: found.update(given[-1]))
-        beside = target.with_name(f".{target.name}.partial")
         for place, name in (
             (Path, "rglob"), (Path, "glob"), (Path, "iterdir"), (os, "scandir"), (os, "listdir"),
         ):  # fmt: skip
             patched.setattr(place, name, listed)
         write = strategy.snapshot(accelerator, model, optimizer)
         checkpoints._write(target, write, PROGRESS, [{}])
+    (temporary,) = target.parent.iterdir()
     there = {
-        path.relative_to(beside).as_posix(): hash_of(path)
-        for path in beside.rglob("*")
+        path.relative_to(temporary).as_posix(): hash_of(path)
+        for path in temporary.rglob("*")
         if path.is_file()
     }
     assert {name: file.sha256 for name, file in found.items()} == there
