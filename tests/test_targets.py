@@ -7,8 +7,10 @@ at most one error message and no traceback, and nothing unfinished stays.
 """
 
 import contextlib
+import importlib
 import itertools
 import os
+import pkgutil
 import shutil
 import stat
 import tempfile
@@ -19,6 +21,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
+import lisbet
 from lisbet import plots
 from lisbet.cli import main
 from lisbet.core.write_log import LOG
@@ -186,6 +189,14 @@ def test_the_number_of_cells():
 
 
 # What is there before -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _everything_is_imported() -> None:
+    """The other user of closed folders may not be allowed to read Python's own files."""
+    for module in pkgutil.walk_packages(lisbet.__path__, "lisbet."):
+        if "trackers" not in module.name and not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 
 @pytest.fixture(scope="module")
