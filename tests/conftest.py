@@ -1,5 +1,6 @@
 """What the tests share: small recordings, real ones where there are any, and a way to run."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -22,6 +23,14 @@ TINY = [
     "--window_size=12",
     "--batch_size=16",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_in_a_new_process() -> None:
+    """A command that ran in this process has set the log up for itself."""
+    logger = logging.getLogger("lisbet")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """--resume --dry_run says what the run itself would say, and writes nothing."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -103,6 +104,6 @@ def test_the_errors_are_those_of_the_run(change, message, place, capsys, monkeyp
         if not dry:  # the lock of the run was made and removed in this folder
             del before[str(place / "models")], after[str(place / "models")]
         assert after == before
-        errors.append(capsys.readouterr().err)
+        errors.append(re.sub(r"(?m)^[0-9-]+ [0-9:]+ ", "", capsys.readouterr().err))
     assert errors[0] == errors[1]
     assert message in errors[0]
