@@ -5,7 +5,7 @@ runs are in one process and take turns, round by round, so that whatever else th
 meets all alike. A step is a real one, of the default network; a row is logged every `--log_every`
 steps, which is what an interval costs when it is short.
 
-    python benchmarks/logging.py [--rounds 15] [--steps 20] [--log_every 10]
+    python benchmarks/tracking.py [--rounds 15] [--steps 20] [--log_every 10]
 """
 
 import argparse
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).parents[1] / "tests")  # this file has the name of a library
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from accelerate import Accelerator
 from wandb_server import WandbServer
