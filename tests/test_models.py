@@ -142,6 +142,49 @@ def test_layers_do_not_start_as_copies_of_one():
     assert not torch.equal(layers[0].self_attn.in_proj_weight, layers[1].self_attn.in_proj_weight)
 
 
+def test_equals_pytorchs_layers_bit_by_bit_forward_and_backward():
+    """Same arithmetic as the modules of PyTorch that earlier versions were made of."""
+    torch.manual_seed(0)
+    own = MultiTaskModel(config()).backbone.transformer_encoder
+    layer = torch.nn.TransformerEncoderLayer(
+        E, HEADS, H, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+    theirs = torch.nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+    theirs.load_state_dict(own.state_dict(), strict=True)
+    x = torch.randn(3, W, E)
+    answers, gradients = [], []
+    for encoder, more in ((own, (slice(None),)), (theirs, ())):
+        answers.append(encoder(x, *more))
+        answers[-1].square().sum().backward()
+        gradients.append({name: weight.grad for name, weight in encoder.named_parameters()})
+    assert torch.equal(*answers)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert gradient is not None
+        torch.testing.assert_close(gradient, gradients[1][name], atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tasks", [("embedding",), ("multiclass", "embedding")])
+def test_heads_of_one_frame_get_what_the_whole_window_would_give_them(tasks):
+    torch.manual_seed(0)
+    model = MultiTaskModel(config())
+    windows = {task: torch.rand(3, W, FEATURES) for task in tasks}
+    alone = model(windows)
+    whole = model(windows | {"cons": torch.rand(1, W, FEATURES)})
+    for task in tasks:
+        torch.testing.assert_close(alone[task], whole[task], atol=1e-6, rtol=1e-6)
+
+
+def test_heads_of_one_frame_do_not_compute_the_others_in_the_last_layer():
+    model = MultiTaskModel(config())
+    seen = []
+    last = model.backbone.transformer_encoder.layers[-1]
+    last.linear1.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    model({"embedding": torch.rand(3, W, FEATURES)})
+    model({"cons": torch.rand(3, W, FEATURES)})
+    assert seen == [(3, 1, H), (3, W, H)]
+
+
 class TestEveryBackbone:
     """What any file in models/backbones must do."""
 
@@ -150,6 +193,12 @@ class TestEveryBackbone:
         torch.manual_seed(0)
         kind = BACKBONES[request.param]
         return kind(kind.Config.for_window(12, 20)).eval()
+
+    @pytest.mark.parametrize("frame", [-4, 0])
+    def test_the_embedding_of_one_frame_is_that_of_the_window(self, backbone, frame):
+        x = torch.rand(3, 20, 12)
+        one = backbone.frame_embedding(x, frame)
+        torch.testing.assert_close(one, backbone(x)[:, frame], atol=1e-6, rtol=1e-5)
 
     def test_one_embedding_for_each_frame(self, backbone):
         out = backbone(torch.rand(3, 20, 12))

@@ -100,9 +100,9 @@ class FrameHead(nn.Module):
         self.output_token_idx = config.output_token_idx
         self.logits = _logits(config)
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Turn (batch, frames, embedding) into logits (batch, classes)."""
-        logits: Tensor = self.logits(embeddings[:, self.output_token_idx])
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Turn the embedding of the frame (batch, embedding) into logits (batch, classes)."""
+        logits: Tensor = self.logits(embedding)
         return logits
 
 
@@ -113,6 +113,6 @@ class EmbeddingHead(nn.Module):
         super().__init__()
         self.output_token_idx = config.output_token_idx
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Turn (batch, frames, embedding) into (batch, embedding)."""
-        return embeddings[:, self.output_token_idx]
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return the embedding of the frame (batch, embedding)."""
+        return embedding

@@ -121,10 +121,22 @@ class MultiTaskModel(nn.Module):
         """
         sizes = [len(batch) for batch in windows.values()]
         together = torch.cat([batch.flatten(start_dim=2) for batch in windows.values()])
-        parts = self.backbone(together).split(sizes)
-        return {
-            task: self.task_heads[task](part) for task, part in zip(windows, parts, strict=True)
-        }
+        frames = {task: self._frame_of(task) for task in windows}
+        wanted = set(frames.values())
+        if len(wanted) == 1 and (frame := wanted.pop()) is not None:
+            embeddings = self.backbone.frame_embedding(together, frame)
+            frames = dict.fromkeys(windows)  # it is chosen already
+        else:
+            embeddings = self.backbone(together)
+        answers = {}
+        for (task, frame), part in zip(frames.items(), torch.split(embeddings, sizes), strict=True):
+            answers[task] = self.task_heads[task](part if frame is None else part[:, frame])
+        return answers
+
+    def _frame_of(self, task: str) -> int | None:
+        """Return the frame whose embedding a head takes; None for one that takes all frames."""
+        frame: int | None = getattr(self.task_heads[task], "output_token_idx", None)
+        return frame
 
 
 def outline(config: ModelConfig) -> MultiTaskModel:

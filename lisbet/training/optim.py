@@ -40,6 +40,6 @@ def rate_factor(step: int, steps_per_epoch: int, warmup_epochs: int) -> float:
 def make_optimizer(
     model: nn.Module, learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """Return AdamW over the weights that are trained."""
+    """Return AdamW over the weights that are trained, all of which it changes in one kernel."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    return torch.optim.AdamW(trained, lr=learning_rate, weight_decay=weight_decay)
+    return torch.optim.AdamW(trained, lr=learning_rate, weight_decay=weight_decay, fused=True)

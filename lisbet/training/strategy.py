@@ -146,12 +146,12 @@ def _write_shards(state: dict[str, Any], folder: Path, group: Any, rank: int) ->
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that it writes on a single process
-            metadata = save(state, checkpoint_id=folder, process_group=group, no_dist=group is None)
+            save(state, checkpoint_id=folder, process_group=group, no_dist=group is None)
     except CheckpointException as error:  # the failures of all processes, by number
         causes = [cause for cause, _ in error.failures.values()]
         raise next((c for c in causes if isinstance(c, OSError)), error) from error
-    names = {place.relative_path for place in metadata.storage_data.values()}  # of all processes
-    own = [name for name in names if name.startswith(f"__{rank}_")]
+    # PyTorch before 2.13 does not return which files it wrote; they are named by rank.
+    own = sorted(path.name for path in folder.glob(f"__{rank}_*"))
     return [*own, ".metadata"] if rank == 0 else own
 
 

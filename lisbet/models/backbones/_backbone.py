@@ -30,3 +30,21 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(self, windows: Tensor) -> Tensor:
         """Turn windows (batch, frames, features) into embeddings (batch, frames, embedding)."""
+
+    def frame_embedding(self, windows: Tensor, frame: int) -> Tensor:
+        """Return the embedding of one frame of each window.
+
+        Parameters
+        ----------
+        windows : Tensor
+            (batch, frames, features).
+        frame : int
+            Its index; negative ones count from the end.
+
+        Returns
+        -------
+        Tensor
+            (batch, embedding). A backbone may compute it without those of the other frames.
+        """
+        embedding: Tensor = self(windows)[:, frame]
+        return embedding

@@ -1,14 +1,18 @@
 """The published LISBET backbone: a pre-norm transformer encoder over the frames of a window."""
 
+import copy
 from typing import Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lisbet.config import LARGEST_SIZE, MOST_LAYERS
 from lisbet.models.backbones._backbone import Backbone, BackboneConfig
 
+ALL = slice(None)
+"""All frames of a window."""
 POSITION_STD = 0.02
 """Spread of the initial position embedding, as in BERT (https://arxiv.org/abs/1810.04805)."""
 
@@ -48,6 +52,84 @@ class PositionEmbedder(nn.Module):
         return frames + self.pos_emb[: frames.shape[1]]
 
 
+class SelfAttention(nn.Module):
+    """Full attention among the frames of a window, with the weights of nn.MultiheadAttention.
+
+    It answers as that module does. Queries, keys and values are views of one product, which that
+    module copies into another layout.
+    """
+
+    def __init__(self, embedding_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * embedding_dim, embedding_dim))
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * embedding_dim))
+        self.out_proj = nn.Linear(embedding_dim, embedding_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the input projection, and set the biases to zero, as nn.MultiheadAttention does."""
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.in_proj_bias)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, frames: Tensor, only: slice) -> Tensor:
+        """Let the frames in `only` attend to all: (batch, frames, embedding) of each."""
+        batch, length, width = frames.shape
+        joined = F.linear(frames, self.in_proj_weight, self.in_proj_bias)
+        shape = (batch, length, 3, self.num_heads, width // self.num_heads)
+        query, key, value = joined.view(shape).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query[:, :, only], key, value)
+        answer: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return answer
+
+
+class TransformerEncoderLayer(nn.Module):
+    """A pre-norm layer with exact GELU and no dropout, with the weights of PyTorch's.
+
+    It has that layer's name, by which launch files tell FSDP what to shard.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(config.embedding_dim, config.num_heads)
+        self.linear1 = nn.Linear(config.embedding_dim, config.hidden_dim)
+        self.linear2 = nn.Linear(config.hidden_dim, config.embedding_dim)
+        self.norm1 = nn.LayerNorm(config.embedding_dim)
+        self.norm2 = nn.LayerNorm(config.embedding_dim)
+
+    def forward(self, frames: Tensor, only: slice = ALL) -> Tensor:
+        """Return the frames in `only` of the next (batch, frames, embedding)."""
+        frames = frames[:, only] + self.self_attn(self.norm1(frames), only)
+        hidden = F.gelu(self.linear1(self.norm2(frames)))
+        answer: Tensor = frames + self.linear2(hidden)
+        return answer
+
+
+class TransformerEncoder(nn.Module):
+    """Layers one after the other."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        first = TransformerEncoderLayer(config)
+        self.layers = nn.ModuleList(copy.deepcopy(first) for _ in range(config.num_layers))
+        # Drawn anew, each by itself, and in the order in which earlier versions drew them.
+        for module in self.modules():
+            if isinstance(module, SelfAttention | nn.Linear):
+                module.reset_parameters()
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                nn.init.zeros_(module.out_proj.bias)
+
+    def forward(self, frames: Tensor, only: slice) -> Tensor:
+        """Return the frames in `only` of the next (batch, frames, embedding)."""
+        *before, last = self.layers
+        for layer in before:
+            frames = layer(frames)
+        answer: Tensor = last(frames, only)
+        return answer
+
+
 class Transformer(Backbone):
     """Full attention over the frames of a window, exact GELU, no dropout."""
 
@@ -57,36 +139,21 @@ class Transformer(Backbone):
         super().__init__()
         self.frame_embedder = nn.Linear(config.feature_dim, config.embedding_dim)
         self.pos_embedder = PositionEmbedder(config.max_length, config.embedding_dim)
-        layer = nn.TransformerEncoderLayer(
-            d_model=config.embedding_dim,
-            nhead=config.num_heads,
-            dim_feedforward=config.hidden_dim,
-            dropout=0.0,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-        self.transformer_encoder = nn.TransformerEncoder(
-            layer, config.num_layers, enable_nested_tensor=False
-        )
+        self.transformer_encoder = TransformerEncoder(config)
         self.layer_norm = nn.LayerNorm(config.embedding_dim)
-        self._draw_each_layer()
-
-    def _draw_each_layer(self) -> None:
-        """Draw every layer anew: nn.TransformerEncoder starts them as copies of one."""
-        for module in self.transformer_encoder.modules():
-            if isinstance(module, nn.MultiheadAttention):
-                module._reset_parameters()
-            elif isinstance(module, nn.Linear):
-                module.reset_parameters()
-        for module in self.transformer_encoder.modules():
-            if isinstance(module, nn.MultiheadAttention):
-                nn.init.zeros_(module.out_proj.bias)
 
     def forward(self, windows: Tensor) -> Tensor:
         """Turn windows (batch, frames, features) into embeddings (batch, frames, embedding)."""
+        return self._embed(windows, ALL)
+
+    def frame_embedding(self, windows: Tensor, frame: int) -> Tensor:
+        """Return the embedding of one frame; the last layer computes only that one."""
+        frame %= windows.shape[1]
+        return self._embed(windows, slice(frame, frame + 1))[:, 0]
+
+    def _embed(self, windows: Tensor, only: slice) -> Tensor:
         frames = self.pos_embedder(self.frame_embedder(windows))
-        embeddings: Tensor = self.layer_norm(self.transformer_encoder(frames))
+        embeddings: Tensor = self.layer_norm(self.transformer_encoder(frames, only))
         return embeddings
 
 
