@@ -22,7 +22,7 @@ ROOMS = [  # from top to bottom; rooms on one line do not know each other
     ["sidecar"],
     ["config"],
     ["drawing", "history_page", "frame_scores"],
-    ["registry", "allocator", "yaml_files", "processes", "option_text"],
+    ["registry", "allocator", "transfer", "yaml_files", "processes", "option_text"],
     ["core"],
     ["redact"],
     ["errors"],

@@ -85,11 +85,11 @@ class PointAugmentation(Augmentation):
 
     def change(self, windows: Tensor, hit: np.ndarray, uniform: np.ndarray) -> Tensor:
         """Take the windows out that are hit, change them, and put them back."""
-        import torch
+        from lisbet.transfer import to_device
 
         if len(hit) == len(windows):
             return self.change_all(windows, uniform)
-        rows = torch.from_numpy(hit).to(windows.device)
+        rows = to_device(hit, windows.device)
         changed = self.change_all(windows.index_select(0, rows), uniform)
         return windows.index_copy_(0, rows, changed)
 

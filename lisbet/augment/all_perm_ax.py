@@ -29,12 +29,12 @@ class AllPermAx(Augmentation):
 
     def change(self, windows: Tensor, hit: np.ndarray, uniform: np.ndarray) -> Tensor:
         """Return the windows with their axes permuted."""
-        import torch
+        from lisbet.transfer import to_device
 
         orders = permutations(uniform[:, 0], windows.shape[-1])
         # Few orders, and whole columns are copied faster than single numbers.
         for order in np.unique(orders, axis=0):
-            rows = torch.from_numpy(hit[(orders == order).all(axis=1)]).to(windows.device)
+            rows = to_device(hit[(orders == order).all(axis=1)], windows.device)
             own = windows.index_select(0, rows)
             for axis, source in enumerate(order.tolist()):
                 windows.select(-1, axis).index_copy_(0, rows, own.select(-1, source))

@@ -31,14 +31,18 @@ class AllPermId(Augmentation):
         """Return the windows with their individuals permuted."""
         import torch
 
+        from lisbet.transfer import to_device
+
         batch, frames, individuals = windows.shape[:3]
         order = np.tile(np.arange(individuals, dtype=np.int32), (batch, 1))
         order[hit] = permutations(uniform[:, 0], individuals)
         # One pass over all windows: putting back those that are hit takes longer than reading all.
-        first = torch.arange(0, batch * frames * individuals, individuals, dtype=torch.int32)
-        rows = first.view(batch, frames, 1) + torch.from_numpy(order)[:, None]
+        on = windows.device
+        end = batch * frames * individuals
+        first = torch.arange(0, end, individuals, dtype=torch.int32, device=on)
+        rows = first.view(batch, frames, 1) + to_device(order, on)[:, None]
         flat = windows.reshape(batch * frames * individuals, -1)
-        return flat.index_select(0, rows.view(-1).to(windows.device)).view(windows.shape)
+        return flat.index_select(0, rows.view(-1)).view(windows.shape)
 
 
 AUGMENTATION = AllPermId

@@ -44,7 +44,7 @@ class BlkPermId(Augmentation):
 
     def change(self, windows: Tensor, hit: np.ndarray, uniform: np.ndarray) -> Tensor:
         """Return the windows with the individuals of a block permuted."""
-        import torch
+        from lisbet.transfer import to_device
 
         frames, individuals = windows.shape[1:3]
         block = int(self.frac * frames)
@@ -55,7 +55,7 @@ class BlkPermId(Augmentation):
         # Rows of the individuals of the frames inside: where they go, and where they come from.
         first = individuals * (hit[:, None] * frames + time)[inside][:, None]
         rows = np.stack([first + np.arange(individuals), first + orders]).reshape(2, -1)
-        target, source = torch.from_numpy(rows).to(windows.device)
+        target, source = to_device(rows, windows.device)
         flat = windows.view(len(windows) * frames * individuals, -1)
         flat.index_copy_(0, target, flat.index_select(0, source))
         return windows

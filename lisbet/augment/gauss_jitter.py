@@ -37,9 +37,9 @@ class GaussJitter(PointAugmentation):
 
     def change_all(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
         """Return the windows with noise on every point that is there."""
-        import torch
+        from lisbet.transfer import to_device
 
-        keys = torch.from_numpy((uniform[:, 0] * 2.0**53).astype(np.int64)).to(windows.device)
+        keys = to_device((uniform[:, 0] * 2.0**53).astype(np.int64), windows.device)
         noise = normals(keys, windows[0].numel()).view(windows.shape)
         noisy = (windows + self.sigma * noise).clamp_(0, 1)
         return noisy.mul_(present(windows))

@@ -32,9 +32,9 @@ class KpAblation(PointAugmentation):
 
     def change_all(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
         """Return the windows without the lost points."""
-        import torch
+        from lisbet.transfer import to_device
 
-        kept = torch.from_numpy(uniform >= self.pB).to(windows.device)
+        kept = to_device(uniform >= self.pB, windows.device)
         return windows * kept.view(-1, 1, *windows.shape[2:4], 1)
 
 

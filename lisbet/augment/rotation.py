@@ -46,11 +46,13 @@ class Rotation(PointAugmentation):
         """Return the windows rotated; missing points and padding stay zero."""
         import torch
 
+        from lisbet.transfer import to_device
+
         angle = np.radians(self.max_angle) * (2 * uniform[:, 0] - 1)
         flat = windows.shape[-1] == 2
         matrix = plane_rotation(angle) if flat else axis_rotation(angle, uniform[:, 1:])
         # Element by element, not a matrix product: that may run in lower precision on a GPU.
-        entries = torch.from_numpy(matrix.astype(np.float32)).to(windows.device)
+        entries = to_device(matrix.astype(np.float32), windows.device)
         entries = entries[..., None, None, None]  # (B, row, column, W, individuals, keypoints)
         centred = (windows - CENTRE).unbind(-1)
         turned = torch.stack(

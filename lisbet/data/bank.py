@@ -16,6 +16,7 @@ from lisbet.config import Features, Window
 from lisbet.data.draws import pick
 from lisbet.data.record import Record
 from lisbet.data.tracks import fill
+from lisbet.transfer import to_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +221,7 @@ def gather(bank: Bank, plan: Plan, window: Window) -> Tensor:
     limits = limits * groups + np.arange(groups)
     # Half the bytes where they do: the arithmetic on rows is most of the work beside the reading.
     small = bank.tracks.shape[0] * groups < 2**31
-    ends = torch.from_numpy(limits.astype(np.int32 if small else np.int64)).to(device)
+    ends = to_device(limits.astype(np.int32 if small else np.int64), device)
     time_W = torch.arange(window.size, device=device, dtype=ends.dtype)
     weights_B1WN = None
     if plan.speed is None:
@@ -236,7 +237,7 @@ def gather(bank: Bank, plan: Plan, window: Window) -> Tensor:
     if plan.cut is None:
         rows_BGWN = parts_BGWN[0]
     else:
-        cut_B111 = torch.from_numpy(plan.cut).to(device)[:, None, None, None]
+        cut_B111 = to_device(plan.cut, device)[:, None, None, None]
         rows_BGWN = torch.where(time_W[:, None] < cut_B111, parts_BGWN[0], parts_BGWN[1])
     return _read(bank, rows_BGWN, weights_B1WN)
 
@@ -255,13 +256,15 @@ def _resampling(speed: np.ndarray, window: Window, time_W: Tensor) -> tuple[Tens
     last_B = np.round(speed * window.size) - 1
     first_B = np.round(speed * window.offset) - last_B
     last_B11, first_B11 = (
-        torch.from_numpy(values.astype(np.int64)).to(time_W.device)[:, None, None]
+        to_device(values.astype(np.int64), time_W.device)[:, None, None]
         for values in (last_B, first_B)
     )
     # Frame t of the window lies at t·last/(size-1) of those taken: whole numbers first.
     scaled_B1W = time_W.long() * last_B11
     left_B1W = scaled_B1W // (window.size - 1)
-    share_B1W = (scaled_B1W - left_B1W * (window.size - 1)).float() / (window.size - 1)
+    # Divided by a tensor: by a number, a GPU multiplies with its inverse, which rounds otherwise.
+    steps = torch.full((1,), window.size - 1, device=time_W.device, dtype=torch.float32)
+    share_B1W = (scaled_B1W - left_B1W * (window.size - 1)).float() / steps
     return (left_B1W + first_B11).to(time_W.dtype), torch.stack([1 - share_B1W, share_B1W], dim=-1)
 
 

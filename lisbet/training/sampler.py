@@ -12,6 +12,7 @@ from lisbet.data.bank import Bank, Plan, gather
 from lisbet.data.draws import uniforms
 from lisbet.errors import DataError
 from lisbet.tasks import Task
+from lisbet.transfer import to_device
 
 Batch = dict[str, tuple[Tensor, Tensor]]
 """By task: windows (batch, frames, individuals, keypoints, space) and labels (batch, …)."""
@@ -98,7 +99,7 @@ class Sampler:
             what = f"/{number}/{augmentation.name}"
             uniform = self._draw(name, what, epoch, step, rows, columns)
             windows = augmentation.apply(windows, uniform)
-        return windows, torch.from_numpy(labels).to(self.device)
+        return windows, to_device(labels, self.device)
 
 
 def split(
