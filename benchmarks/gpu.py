@@ -20,6 +20,7 @@ runs on a CPU, in about a minute; the numbers then say nothing.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -38,14 +39,14 @@ import numpy as np
 import torch
 import xarray as xr
 
-PARTS = ("rates", "equality", "speed", "train", "strategies", "published")
 NETWORK = ["--emb_dim=64", "--num_layers=8", "--num_heads=8", "--hidden_dim=256"]
 """The network of the specification's example."""
 AUGMENTATION = "all_perm_id:p=0.5,all_perm_ax:p=0.7,blk_perm_id:p=0.3:frac=0.2"
 SPECIFIED_S = 720
 """Seconds for an epoch on an RTX A5500, as the specification says."""
 EPOCH_WINDOWS = 1_200_000
-PRECISIONS = ("bf16", "TF32", "float32")
+PARTS = ("rates", "equality", "speed-bf16", "train", "strategies", "speed-TF32", "speed-float32",
+         "published")  # fmt: skip
 MODES = ("eager", "compile", "graph")
 
 
@@ -73,7 +74,7 @@ class Sizes:
     frames: int = EPOCH_WINDOWS // 4
     window: int = 200
     batches: tuple[int, ...] = (32, 128, 512, 2048, 8192)
-    compiled: tuple[int, ...] = (128, 2048)
+    compiled: tuple[int, ...] = (512,)
     network: list[str] = field(default_factory=lambda: NETWORK)
     product: int = 8192
     seconds: float = 1.0
@@ -86,6 +87,14 @@ TINY = Sizes(
 )  # fmt: skip
 
 
+def sizes_of(asked: argparse.Namespace) -> Sizes:
+    """Return how large everything is, as the options say."""
+    sizes = TINY if asked.tiny else Sizes()
+    if asked.batches is None:
+        return sizes
+    return dataclasses.replace(sizes, batches=tuple(map(int, asked.batches.split(","))))
+
+
 def main() -> None:
     """Run all parts and report; or one part, in a process of its own."""
     parser = argparse.ArgumentParser(
@@ -94,6 +103,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("gpu"), help="folder of the report")
     parser.add_argument("--minutes", type=float, default=8, help="no part starts later")
     parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--batches", help="windows of each task in a batch, comma separated")
     parser.add_argument("--published", default=None, help="a Python that has lisbet 0.4.3")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -120,28 +130,23 @@ def main() -> None:
 def run_parts(asked: argparse.Namespace, place: Path) -> dict[str, Any]:
     """Run the parts one after the other; return what they found, and the errors by part."""
     started = time.monotonic()
-    sizes = TINY if asked.tiny else Sizes()
+    sizes = sizes_of(asked)
     make_recordings(place / "data", sizes.frames, sizes.recordings)
     make_recordings(place / "few", max(sizes.frames // 10, 200), sizes.recordings // 2)
-    parts = asked.parts.split(",")
-    workers = [part for part in parts if part != "speed"]
-    if "speed" in parts:
-        workers[2:2] = [f"speed-{precision}" for precision in PRECISIONS]
     found: dict[str, Any] = {"machine": machine(), "errors": {}}
-    for worker in workers:
+    for worker in asked.parts.split(","):
         left = 60 * asked.minutes - (time.monotonic() - started)
-        if left < 0:
+        if left < 10:
             found["errors"][worker] = "not started: --minutes is over"
             continue
         words = [sys.executable, __file__, f"--worker={worker}", f"--place={place}"]
         words += ["--tiny"] * asked.tiny
+        words += [f"--batches={asked.batches}"] * (asked.batches is not None)
         words += [f"--published={asked.published}"] * (asked.published is not None)
         print(f"{worker} …", file=sys.stderr, flush=True)
         began = time.monotonic()
         try:
-            done = subprocess.run(
-                words, capture_output=True, text=True, timeout=left + 30, check=False
-            )
+            done = subprocess.run(words, capture_output=True, text=True, timeout=left, check=False)
             said, code = done.stdout + done.stderr, done.returncode
         except subprocess.TimeoutExpired as error:
             said, code = f"{error.stdout}\n{error.stderr}", 124
@@ -159,7 +164,7 @@ def run_parts(asked: argparse.Namespace, place: Path) -> dict[str, Any]:
 def work(asked: argparse.Namespace) -> None:
     """Run one part; each finding is a line of a file."""
     name, _, precision = asked.worker.partition("-")
-    sizes = TINY if asked.tiny else Sizes()
+    sizes = sizes_of(asked)
     place = asked.place.resolve()
     os.chdir(place)
     with (place / f"{asked.worker}.jsonl").open("w") as stream:
@@ -288,7 +293,7 @@ def rates(sizes: Sizes, keep: Keep) -> None:
     target = torch.empty_like(source)
     copied = seconds_of(lambda: target.copy_(source), sizes.seconds)
     keep(what="copy on the device, GB/s, read and written", value=8 * size**2 / copied / 1e9)
-    heads, width = (2, 4) if sizes is TINY else (8, 8)
+    heads, width = (2, 4) if sizes.product == TINY.product else (8, 8)
     windows = 4 * sizes.batches[min(1, len(sizes.batches) - 1)]
     for dtype in (torch.float32, torch.bfloat16):
         for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION,
@@ -353,6 +358,30 @@ def equality(sizes: Sizes, keep: Keep) -> None:
     keep(what="samples of 20 steps are bit by bit the same", value=same)
     keep(what="largest relative difference of a loss, first step", value=losses[0])
     keep(what="largest relative difference of a loss, 20 steps", value=max(losses))
+    if torch.cuda.is_available():
+        keep(
+            what="operations of a training step that wait for the GPU", value=waits_of_a_step(sizes)
+        )
+
+
+def waits_of_a_step(sizes: Sizes) -> str:
+    """Return what in a training step makes this process wait for the GPU, or "none"."""
+    import warnings
+
+    from lisbet.processes.together import together
+    from lisbet.training.signals import Agreement
+
+    with together("bf16") as accelerator:
+        run, agreement = made_run(sizes, accelerator, sizes.batches[0]), Agreement()
+        for _ in range(2):
+            run.make_step(agreement)
+        torch.cuda.set_sync_debug_mode("warn")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run.make_step(agreement)
+        torch.cuda.set_sync_debug_mode("default")
+    places = [f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchron" in str(w.message)]
+    return ", ".join(dict.fromkeys(places)) or "none"
 
 
 def speed(sizes: Sizes, precision: str, keep: Keep) -> None:
@@ -360,9 +389,7 @@ def speed(sizes: Sizes, precision: str, keep: Keep) -> None:
     from lisbet.processes.together import together
     from lisbet.training.signals import Agreement
 
-    if precision == "TF32":
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = precision == "TF32"  # as --tf32 does
     with together("bf16" if precision == "bf16" else "no") as accelerator:
         agreement = Agreement()
         for mode in MODES:
@@ -387,7 +414,7 @@ def timed(run: Any, agreement: Any, mode: str, sizes: Sizes) -> dict[str, Any]:
     """Return what a training step of a mode costs."""
     began = time.perf_counter()
     if mode == "compile":
-        run.model = torch.compile(run.model)
+        run.model = torch.compile(run.model)  # as --compile does
 
     def step() -> None:
         run.step %= run.train.steps
@@ -510,32 +537,33 @@ def betman(*words: str, stop_at: str | None = None) -> float:
 
 def train(sizes: Sizes, keep: Keep) -> None:
     """Train three epochs through betman, stopped in the second one and resumed."""
+    tiny = sizes.product == TINY.product
     words = ["train_model", *sizes.network, f"--window_size={sizes.window}", "--epochs=3",
              "--warmup_epochs=0", "--save_history", "--dev_ratio=0.1", "--mixed_precision",
-             f"--batch_size={32 if sizes is TINY else 512}",
-             f"--data_augmentation={AUGMENTATION}", "--log_every=20", "data"]  # fmt: skip
-    betman(*words, "--run_id=whole")
-    rows = history("whole")
-    events = events_of("whole")
+             f"--batch_size={32 if tiny else 512}", f"--data_augmentation={AUGMENTATION}",
+             "--log_every=20", *([] if tiny else ["--compile"]), "data"]  # fmt: skip
+    spent = betman(*words, "--run_id=parts", stop_at="models/parts/training_history.csv")
+    keep(what="seconds of betman until it was stopped by SIGTERM, in the second epoch", value=spent)
+    spent = betman(*words, "--run_id=parts", "--resume")
+    keep(what="seconds of betman from its resume to the end of the third epoch", value=spent)
+    events = events_of("parts")
     rate = statistics.median(event["windows_per_second"] for event in events)
     keep(what="windows per second, median of the rows of events.jsonl", value=rate)
-    keep(what=f"seconds for {EPOCH_WINDOWS} windows", value=EPOCH_WINDOWS / rate)
-    spent = seconds_of_run("whole")
-    keep(what="seconds of betman from its start to its end, three epochs, scored", value=spent)
+    keep(what=f"seconds for {EPOCH_WINDOWS} windows at that rate", value=EPOCH_WINDOWS / rate)
     keep(what="share of a step that waits for windows",
          value=statistics.median(event["data_share"] for event in events))  # fmt: skip
     if "device_memory_mb" in events[-1]:
         keep(what="memory of the device, GB", value=events[-1]["device_memory_mb"] / 1e3)
-    part = betman(*words, "--run_id=parts", stop_at="models/parts/training_history.csv")
-    betman(*words, "--run_id=parts", "--resume")
-    keep(what="stopped by SIGTERM after seconds, then resumed", value=part)
-    again = history("parts")
+    resumed = history("parts")
     for column in ("train_loss", "dev_loss"):
         keep(what=f"{column} after each epoch",
-             value=", ".join(f"{row[column]:.4f}" for row in rows))  # fmt: skip
-        keep(what=f"{column}, stopped and resumed: largest relative difference",
-             value=max(abs(a[column] / b[column] - 1)
-                       for a, b in zip(rows, again, strict=True)))  # fmt: skip
+             value=", ".join(f"{row[column]:.4f}" for row in resumed))  # fmt: skip
+    spent = betman(*words, "--run_id=whole")
+    keep(what="seconds of betman for three epochs without a stop", value=spent)
+    rows = history("whole")
+    for column in ("train_loss", "dev_loss"):
+        worst = max(abs(a[column] / b[column] - 1) for a, b in zip(rows, resumed, strict=True))
+        keep(what=f"{column}, stopped and resumed or not: largest relative difference", value=worst)
 
 
 def events_of(run_id: str) -> list[dict[str, Any]]:
@@ -552,32 +580,27 @@ def history(run_id: str) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
 
 
-def seconds_of_run(run_id: str) -> float:
-    """Return the seconds between the oldest and the newest file of a model directory."""
-    times = [path.stat().st_mtime for path in Path("models", run_id).rglob("*") if path.is_file()]
-    return max(times) - min(times)
-
-
 def strategies(sizes: Sizes, keep: Keep) -> None:
     """Train a few steps with each launch file, on one device."""
-    batch = 8 if sizes is TINY else 512
+    batch = 8 if sizes.product == TINY.product else 512
     words = ["train_model", *sizes.network, f"--window_size={sizes.window}", "--epochs=1",
              "--warmup_epochs=0", "--save_history", f"--batch_size={batch}", "--log_every=10",
              f"--data_augmentation={AUGMENTATION}", "few"]  # fmt: skip
     ways = {
-        "one process": [],
-        "one process, bf16": ["--mixed_precision=bf16"],
-        "one process, fp16": ["--mixed_precision=fp16"],
-        "DDP, bf16": ["--launch=ddp", "--num_processes=1", "--mixed_precision=bf16"],
         "FSDP2, bf16": ["--launch=fsdp", "--num_processes=1", "--mixed_precision=bf16"],
         "DeepSpeed ZeRO-2, bf16": ["--launch=deepspeed_zero2", "--num_processes=1",
                                    "--mixed_precision=bf16"],
         "DeepSpeed ZeRO-3, bf16": ["--launch=deepspeed_zero3", "--num_processes=1",
                                    "--mixed_precision=bf16"],
+        "one process, bf16": ["--mixed_precision=bf16"],
+        "one process, fp16": ["--mixed_precision=fp16"],
+        "one process, float32": [],
+        "one process, TF32": ["--tf32"],
+        "DDP, bf16": ["--launch=ddp", "--num_processes=1", "--mixed_precision=bf16"],
     }  # fmt: skip
     for number, (way, more) in enumerate(ways.items()):
         try:
-            spent = betman(*words, *more, f"--run_id=s{number}")
+            spent = betman(*words, *more, f"--run_id=s{number}", "-vv")
         except RuntimeError as error:
             keep(what=way, error=str(error)[-1200:])
             continue

@@ -157,6 +157,7 @@ OPTIONS = {
     "dev_split": st.sampled_from(["recordings", "time"]), "dev_recordings": words(WORD),
     "seed": st.integers(0, 2**63 - 1).map(str),
     "mixed_precision": st.sampled_from(["no", "bf16", "fp16", "best"]),
+    "tf32": st.sampled_from(["True", "False"]), "compile": st.sampled_from(["True", "False"]),
     "run_id": st.sampled_from(["001", "1e5", "None", "null", "yes", "0x1F", "1_000", "2024-01-01"])
     | st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True).filter(lambda t: t.strip("-_")),
     "output_path": TEXT, "save_history": st.just("True"),

@@ -1,5 +1,6 @@
 """Features of training that meet: the network's weights under a compiler, frozen, and held out."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,36 @@ def test_compiled_and_plain_runs_resume_each_other(place, dynamo, first):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6)
+
+
+def test_a_compiled_run_makes_the_same_model_and_is_resumed_without_compiling(place):
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on a CPU, and there is no g++")
+    main([*RUN, "--epochs=2", "--run_id=plain", "data"])
+    done = betman(*RUN, "--epochs=1", "--run_id=compiled", "--compile", "data", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "not compiled" not in done.stderr
+    main([*RUN, "--epochs=2", "--run_id=compiled", "--resume", "data"])
+    expected, found = weights_of("plain"), weights_of("compiled")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        change = found[name] - value
+        if name.endswith("in_proj_bias"):  # that of the keys has no gradient, only rounding
+            third = len(change) // 3
+            change[third : 2 * third] = 0
+        assert change.abs().max() < 1e-5, name
+
+
+def test_where_nothing_can_be_compiled_training_goes_on_and_says_why(place):
+    done = betman(*RUN, "--epochs=1", "--run_id=a", "--compile", "data", cwd=place,
+                  CXX="/nonexistent", PATH="/nonexistent",
+                  TORCHINDUCTOR_CACHE_DIR=str(place / "cache"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "--compile: the network is not compiled" in done.stderr
+    assert "/nonexistent" in done.stderr  # the reason
+    main([*RUN, "--epochs=1", "--run_id=b", "data"])
+    for name, value in weights_of("b").items():
+        torch.testing.assert_close(weights_of("a")[name], value, rtol=0, atol=0)
 
 
 def test_two_processes_with_a_compiler(place):

@@ -163,6 +163,17 @@ class TrainingOptions(SplitOptions, DataOptions):
         group="training",
         bare="best",
     )
+    tf32: bool = option(
+        False,
+        "let NVIDIA GPUs round float32 matrix products to TF32: faster, about three digits",
+        group="training",
+    )
+    compile: bool = option(
+        False,
+        "compile the network with torch.compile: faster steps on a GPU, after a first one that "
+        "takes up to a minute",
+        group="training",
+    )
 
     run_id: str | None = option(
         None, "name of the model; default: the time of the start, YYYYmmddHHMMSS", group="output"

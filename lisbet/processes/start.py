@@ -15,12 +15,15 @@ from torch.distributed.rendezvous import rendezvous
 
 from lisbet.errors import ConfigError, ProcessError
 from lisbet.processes import environment
+from lisbet.processes.compiler import can_compile
 
 COLLECTIVE = timedelta(minutes=30)
 """How long one process waits for another in training: reading and writing happen in between."""
 
 
-def start(mixed_precision: str | None = None, *, sharded: bool = True) -> Accelerator:
+def start(
+    mixed_precision: str | None = None, *, sharded: bool = True, compiled: bool = False
+) -> Accelerator:
     """Find the other processes, if there are any, and return what holds them together.
 
     Parameters
@@ -30,6 +33,9 @@ def start(mixed_precision: str | None = None, *, sharded: bool = True) -> Accele
         file.
     sharded : bool
         Whether a sharded strategy is honoured. Applying a model needs none.
+    compiled : bool
+        Whether to compile the network with torch.compile; without, a launch file decides. Where
+        that does not work, a warning says why, and the network is not compiled.
 
     Raises
     ------
@@ -66,6 +72,9 @@ def start(mixed_precision: str | None = None, *, sharded: bool = True) -> Accele
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # Accelerate imports DeepSpeed if it can
     options: dict[str, Any] = {"step_scheduler_with_optimizer": False, "mixed_precision": chosen}
+    device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
+    if compiled and device is not None and can_compile(device):
+        options["dynamo_backend"] = "inductor"
     if deepspeed:
         options |= {"deepspeed_plugin": _deepspeed(chosen, on_cpu), "mixed_precision": "no"}
         options["kwargs_handlers"] = [InitProcessGroupKwargs(backend="gloo")] if on_cpu else []

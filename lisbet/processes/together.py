@@ -32,12 +32,14 @@ FAILED, ALIVE = "failed", "alive/{}"
 
 
 @contextmanager
-def together(mixed_precision: str | None = None, *, sharded: bool = True) -> Iterator[Accelerator]:
+def together(
+    mixed_precision: str | None = None, *, sharded: bool = True, compiled: bool = False
+) -> Iterator[Accelerator]:
     """Start, and run a block on all processes so that a failure on one ends it on all.
 
     Parameters
     ----------
-    mixed_precision, sharded
+    mixed_precision, sharded, compiled
         See `start`.
 
     Yields
@@ -51,7 +53,7 @@ def together(mixed_precision: str | None = None, *, sharded: bool = True) -> Ite
         On a process that fails after another has: that one's message is the one to read.
     """
     try:
-        accelerator = start(mixed_precision, sharded=sharded)
+        accelerator = start(mixed_precision, sharded=sharded, compiled=compiled)
     except ConfigError as error:
         if int(os.environ.get("LOCAL_RANK", 0)):
             time.sleep(GRACE_S)

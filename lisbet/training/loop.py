@@ -34,7 +34,9 @@ def train_model(options: TrainOptions) -> None:
     """Train a model as the options say, on every process that there is."""
     started = time.monotonic()
     keep_freed_memory()
-    with Stops() as stops, together(options.mixed_precision) as accelerator:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
+    start = together(options.mixed_precision, compiled=options.compile)
+    with Stops() as stops, start as accelerator:
         train_on(accelerator, options, stops, started)
 
 

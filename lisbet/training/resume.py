@@ -24,7 +24,7 @@ from lisbet.yaml_files import read_yaml
 log = logging.getLogger(__name__)
 
 HARMLESS = {
-    "checkpoint_every", "embedding_every", "epochs", "event_slack", "hash_samples",
+    "checkpoint_every", "compile", "embedding_every", "epochs", "event_slack", "hash_samples",
     "keep_checkpoints", "log_every", "max_time", "micro_batch_size", "on_save_error",
     "output_path", "overwrite", "save_history", "save_weights", "skip_nonfinite", "tensorboard",
     "verbose", "wandb", "wandb_artifact", "wandb_entity", "wandb_group", "wandb_mode",
