@@ -26,6 +26,8 @@ class Scores:
         self.losses = {name: mean() for name in tasks}
         self.metrics = {name: task.metric().to(device) for name, task in tasks.items()}
         self.norm, self.norms = mean(), 0
+        # Given as a number, it would be copied to the device, which training would wait for.
+        self._weight = torch.ones((), device=device)
         self._marked: dict[str, Tensor] = {}
 
     def losses_of(self, logits: dict[str, Tensor], batch: Batch) -> Tensor:
@@ -37,12 +39,12 @@ class Scores:
     def take(self, losses: Tensor, logits: dict[str, Tensor], batch: Batch) -> None:
         """Take in a batch."""
         for (name, task), loss in zip(self.tasks.items(), losses.detach(), strict=True):
-            self.losses[name].update(loss)
+            self.losses[name].update(loss, self._weight)
             task.update(self.metrics[name], logits[name].detach(), batch[name][1])
 
     def take_norm(self, norm: Tensor) -> None:
         """Take in the norm of a step's gradient."""
-        self.norm.update(norm.detach())
+        self.norm.update(norm.detach(), self._weight)
         self.norms += 1
 
     def compute(self, part: str) -> dict[str, float]:
