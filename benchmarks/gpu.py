@@ -11,7 +11,7 @@ processes of its own, so that one that fails leaves the others:
 * speed       windows per second of a training step, over batch size, precision and mode:
               eager (as betman runs), compile (torch.compile), graph (forward, backward and
               optimizer replayed as one CUDA graph)
-* train       betman train_model for three epochs of 1.2 million windows, interrupted and resumed
+* train       betman train_model for three epochs of 400,000 windows each, stopped and resumed
 * strategies  the same command with each launch file that one GPU can show
 * published   the published tool (PyPI lisbet 0.4.3), if --published names a Python that has it
 
@@ -541,7 +541,7 @@ def train(sizes: Sizes, keep: Keep) -> None:
     words = ["train_model", *sizes.network, f"--window_size={sizes.window}", "--epochs=3",
              "--warmup_epochs=0", "--save_history", "--dev_ratio=0.1", "--mixed_precision",
              f"--batch_size={32 if tiny else 512}", f"--data_augmentation={AUGMENTATION}",
-             "--log_every=20", *([] if tiny else ["--compile"]), "data"]  # fmt: skip
+             "--log_every=20", "--train_sample=0.3333", *([] if tiny else ["--compile"]), "data"]  # fmt: skip
     spent = betman(*words, "--run_id=parts", stop_at="models/parts/training_history.csv")
     keep(what="seconds of betman until it was stopped by SIGTERM, in the second epoch", value=spent)
     spent = betman(*words, "--run_id=parts", "--resume")
