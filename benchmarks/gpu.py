@@ -371,7 +371,7 @@ def waits_of_a_step(sizes: Sizes) -> str:
     from lisbet.processes.together import together
     from lisbet.training.signals import Agreement
 
-    with together("bf16") as accelerator:
+    with together("no") as accelerator:
         run, agreement = made_run(sizes, accelerator, sizes.batches[0]), Agreement()
         for _ in range(2):
             run.make_step(agreement)
@@ -541,7 +541,7 @@ def train(sizes: Sizes, keep: Keep) -> None:
     words = ["train_model", *sizes.network, f"--window_size={sizes.window}", "--epochs=3",
              "--warmup_epochs=0", "--save_history", "--dev_ratio=0.1", "--mixed_precision",
              f"--batch_size={32 if tiny else 512}", f"--data_augmentation={AUGMENTATION}",
-             "--log_every=20", "--train_sample=0.3333", *([] if tiny else ["--compile"]), "data"]  # fmt: skip
+             "--log_every=20", "--train_sample=0.3333", *["--compile"][tiny:], "data"]  # fmt: skip
     spent = betman(*words, "--run_id=parts", stop_at="models/parts/training_history.csv")
     keep(what="seconds of betman until it was stopped by SIGTERM, in the second epoch", value=spent)
     spent = betman(*words, "--run_id=parts", "--resume")
