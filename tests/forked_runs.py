@@ -91,7 +91,6 @@ def _import_everything() -> None:
     import torch.distributed.checkpoint
     import torch.distributed.fsdp
     import torch.utils.tensorboard
-    import torchmetrics.classification  # noqa: F401
     import wandb  # noqa: F401
 
     import lisbet.data.readers.movement

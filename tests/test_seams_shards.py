@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lisbet.training import strategy
+from lisbet.training import sharded, strategy
 from lisbet.training.checkpoint import Checkpoints, Progress
 from lisbet.training.manifest import hash_of
 
@@ -42,7 +42,8 @@ def states(monkeypatch, form: str):
 @pytest.mark.parametrize("form", [strategy.WHOLE, strategy.SHARDED, strategy.DEEPSPEED])
 def test_no_process_lists_the_folder(form, tmp_path, monkeypatch):
     model, optimizer = states(monkeypatch, form)
-    accelerator = SimpleNamespace(is_main_process=True, num_processes=1, process_index=0)
+    accelerator = SimpleNamespace(is_main_process=True, num_processes=1, process_index=0,
+                                  unwrap_model=lambda model, keep_torch_compile: model)  # fmt: skip
     checkpoints = Checkpoints(accelerator, model, optimizer, tmp_path, 1, go_on=False)
     found = {}
     target = tmp_path / "checkpoints" / "step_00000003"
@@ -64,15 +65,13 @@ def test_no_process_lists_the_folder(form, tmp_path, monkeypatch):
     assert len(there) == {strategy.WHOLE: 3, strategy.SHARDED: 4, strategy.DEEPSPEED: 4}[form]
 
 
-def test_each_process_names_its_own_shards(tmp_path, monkeypatch):
-    """Of the metadata that all get, each takes its own; the first one wrote the metadata."""
-    places = ["__0_0.distcp", "__1_0.distcp", "__1_1.distcp", "__10_0.distcp", "__1_0.distcp"]
-    storage = {n: SimpleNamespace(relative_path=place) for n, place in enumerate(places)}
-    monkeypatch.setattr(strategy, "save", lambda *_, **__: SimpleNamespace(storage_data=storage))
-    named = [sorted(strategy._write_shards({}, tmp_path, None, rank)) for rank in (0, 1, 2, 10)]
-    assert named == [
-        [".metadata", "__0_0.distcp"],
-        ["__1_0.distcp", "__1_1.distcp"],
-        [],
-        ["__10_0.distcp"],
-    ]
+def test_each_process_names_its_own_shards(tmp_path):
+    """The first one also wrote the metadata."""
+    state = {"model": {name: torch.ones(4) for name in "abc"}, "step": 3}
+    named = sharded.write(state, tmp_path / "first", None, 0)
+    assert sorted(named) == sorted(path.name for path in (tmp_path / "first").iterdir())
+    assert ".metadata" in named
+    assert len(named) == 2
+    named = sharded.write(state, tmp_path / "other", None, 1)
+    assert {*named, ".metadata"} == {path.name for path in (tmp_path / "other").iterdir()}
+    assert ".metadata" not in named

@@ -13,12 +13,12 @@ import pytest
 import torch
 import yaml
 from conftest import TINY, betman, write_dataset
-from torch.distributed.checkpoint.api import CheckpointException
 
 from lisbet import model_dir
 from lisbet.cli import main
 from lisbet.core.write_log import WriteLog
-from lisbet.training import restricted, strategy
+from lisbet.errors import ModelError
+from lisbet.training import restricted, sharded
 from lisbet.training.manifest import Manifest, describe, published_checkpoints
 
 LINE = ["train_model", *TINY, "--epochs=2", "--task_ids=cons", "--train_sample=0.2"]
@@ -69,7 +69,7 @@ def place(tmp_path_factory) -> Path:
     shutil.copytree(place / "models" / "whole", place / "models" / "sharded")
     checkpoint = published_checkpoints(place / "models" / "sharded")[0]
     state = torch.load(checkpoint / "state.pt", weights_only=True)
-    strategy._write_shards(state, checkpoint / "sharded", None, 0)
+    sharded.write(state, checkpoint / "sharded", None, 0)
     (checkpoint / "state.pt").unlink()
     progress = checkpoint / "progress.json"
     progress.write_text(progress.read_text().replace('"run_id":"whole"', '"run_id":"sharded"'))
@@ -182,12 +182,8 @@ def test_no_code_in_the_plain_values_of_a_shard_is_run(copy, here, capsys):
         assert f"{shard} cannot be loaded (it names posix.mkdir)" in said
     # Also where nobody has checked it before.
     state = {"optimizer": {"param_groups": [{"lr": 1.0}]}}
-    with (
-        pytest.raises(CheckpointException, match="mkdir"),
-        pytest.warns(UserWarning, match="single process"),
-        restricted.weights_only(),
-    ):
-        strategy.load(state, storage_reader=restricted.Reader(checkpoint), no_dist=True)
+    with pytest.raises(ModelError, match="Weights only load failed"):
+        sharded.read(state, checkpoint, alone=True)
     assert not marker.exists()
 
 

@@ -47,6 +47,11 @@ class SupervisedTask(Task):
     def targets(self, active: np.ndarray) -> np.ndarray:
         """Turn behaviours (frames, behaviours) into labels (frames, …)."""
 
+    @property
+    def score_counts(self) -> int:
+        """Three for each class, see `decisions`."""
+        return 3 * len(self.classes)
+
     def head(self, embedding_dim: int, hidden_dim: int | None, window: Window) -> AnyHeadConfig:
         """Return a frame head with a logit for each class."""
         return FrameHeadConfig(

@@ -4,15 +4,15 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
-from torchmetrics.classification import BinaryAccuracy
 
 from lisbet.config import Config, Window
 from lisbet.data.bank import Bank, Plan
 from lisbet.errors import DataError
 from lisbet.models.heads import AnyHeadConfig, WindowHeadConfig
+from lisbet.tasks._counts import accuracy
 
 
 class Task(Config):
@@ -23,7 +23,7 @@ class Task(Config):
     columns : int
         Random numbers that one sample takes.
     score : str
-        Name of the metric.
+        Name of the score.
     supervised : bool
         Whether its labels are annotations; it is then given recordings that have some.
     min_recordings : int
@@ -89,13 +89,21 @@ class Task(Config):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of a batch, a scalar."""
 
+    @property
     @abstractmethod
-    def metric(self) -> Metric:
-        """Return a fresh metric."""
+    def score_counts(self) -> int:
+        """How many counts the score follows from."""
 
     @abstractmethod
-    def update(self, metric: Metric, logits: Tensor, labels: Tensor) -> None:
-        """Take a batch into the metric."""
+    def count(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return what a batch adds to the counts of the score: (score_counts,), int64.
+
+        It must not wait for the device, as reading a number from it would.
+        """
+
+    @abstractmethod
+    def score_of(self, counts: Tensor) -> float:
+        """Return the score from its counts (score_counts,), summed over batches and processes."""
 
 
 class SelfSupervisedTask(Task):
@@ -121,11 +129,16 @@ class SelfSupervisedTask(Task):
         """Return the binary cross-entropy of logits (B, 1) and labels (B,)."""
         return F.binary_cross_entropy_with_logits(logits.squeeze(-1).float(), labels)
 
-    def metric(self) -> Metric:
-        """Return the accuracy of yes and no."""
-        return BinaryAccuracy(validate_args=False)
+    @property
+    def score_counts(self) -> int:
+        """Two: right answers, and all answers."""
+        return 2
 
-    def update(self, metric: Metric, logits: Tensor, labels: Tensor) -> None:
-        """Take in logits (B, 1) and labels (B,)."""
-        # Decided here: given floats, torchmetrics guesses from their range whether they are logits.
-        metric.update((logits.squeeze(-1) > 0).int(), labels.int())
+    def count(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Count right answers in logits (B, 1) and labels (B,)."""
+        right = (logits.squeeze(-1) > 0) == (labels > 0.5)
+        return torch.stack([right.sum(), torch.full_like(right, True).sum()])
+
+    def score_of(self, counts: Tensor) -> float:
+        """Return the accuracy of yes and no."""
+        return accuracy(counts)

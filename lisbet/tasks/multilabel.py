@@ -4,10 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
-from torchmetrics.classification import BinaryF1Score, MultilabelF1Score
 
 from lisbet.data.bank import Bank
+from lisbet.tasks._counts import decisions, macro_f1
 from lisbet.tasks._supervised import SupervisedTask
 
 
@@ -33,15 +32,13 @@ class Multilabel(SupervisedTask):
         weights = torch.tensor(self._weights, device=logits.device)
         return F.binary_cross_entropy_with_logits(logits.float(), labels, pos_weight=weights)
 
-    def metric(self) -> Metric:
-        """Return the macro F1."""
-        if len(self.classes) == 1:
-            return BinaryF1Score(validate_args=False)
-        return MultilabelF1Score(len(self.classes), average="macro", validate_args=False)
+    def count(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Count decisions in logits and labels (B, classes)."""
+        return decisions(logits > 0, labels > 0.5)
 
-    def update(self, metric: Metric, logits: Tensor, labels: Tensor) -> None:
-        """Take in logits and labels (B, classes)."""
-        metric.update((logits > 0).int(), labels.int())
+    def score_of(self, counts: Tensor) -> float:
+        """Return the macro F1 of all behaviours."""
+        return macro_f1(counts, skip_absent=False)
 
 
 TASK = Multilabel

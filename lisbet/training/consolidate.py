@@ -4,15 +4,11 @@ import contextlib
 import json
 import logging
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
 
 from lisbet import model_dir
 from lisbet.core.files import require_file_target
@@ -33,7 +29,6 @@ from lisbet.training.manifest import (
     verified,
 )
 from lisbet.training.restricted import (
-    Reader,
     load_file,
     require_loadable,
     unreadable,
@@ -134,7 +129,7 @@ def read_weights_of(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
         weights = _READERS[manifest.form](folder)
     except (LisbetError, OSError):
         raise
-    except (Exception, CheckpointException) as error:
+    except Exception as error:  # a damaged file makes the unpicklers raise almost anything
         raise unreadable(folder, error) from error
     if not all(isinstance(value, Tensor) for value in weights.values()):
         raise ModelError(f"{folder} does not hold the weights of a model, but other values")
@@ -160,18 +155,9 @@ def _whole(folder: Path) -> dict[str, Tensor]:
 
 
 def _sharded(folder: Path) -> dict[str, Tensor]:
-    """Read the weights only, one by one: the optimizer's state is twice as large."""
-    reader = Reader(folder)
-    prefix = "model."
-    weights = {}
-    for key, entry in reader.read_metadata().state_dict_metadata.items():
-        if key.startswith(prefix) and isinstance(entry, TensorStorageMetadata):
-            part = {key: torch.empty(entry.size, dtype=entry.properties.dtype)}
-            with warnings.catch_warnings(), weights_only():
-                warnings.simplefilter("ignore", UserWarning)  # that it reads on a single process
-                load(part, storage_reader=reader, no_dist=True)
-            weights[key.removeprefix(prefix)] = part[key]
-    return weights
+    from lisbet.training import sharded  # takes a second to import
+
+    return sharded.read_weights(folder)
 
 
 def _deepspeed(folder: Path) -> dict[str, Tensor]:

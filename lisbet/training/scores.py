@@ -1,9 +1,10 @@
 """Losses and scores of all tasks over an epoch: over every batch and every process."""
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
 
+from lisbet.errors import ModelError
 from lisbet.tasks import Task
 from lisbet.training.sampler import Batch
 
@@ -13,21 +14,23 @@ MARKED = "marked."
 
 
 class Scores:
-    """The losses and the metric of each task, and the norm of the gradient.
+    """The losses and the score of each task, and the norm of the gradient, as counts.
 
     Nothing waits for the device before `compute`; there the processes exchange their counts.
+    Losses and the norm are counted as (sum, number of summands).
     """
 
     def __init__(self, tasks: dict[str, Task], device: torch.device) -> None:
-        def mean() -> MeanMetric:
-            return MeanMetric(nan_strategy="disable").to(device)
-
         self.tasks = tasks
-        self.losses = {name: mean() for name in tasks}
-        self.metrics = {name: task.metric().to(device) for name, task in tasks.items()}
-        self.norm, self.norms = mean(), 0
-        # Given as a number, it would be copied to the device, which training would wait for.
-        self._weight = torch.ones((), device=device)
+        # Apple's GPUs have no float64.
+        real = torch.float32 if device.type == "mps" else torch.float64
+        self._counts = {
+            f"loss.{name}": torch.zeros(2, dtype=real, device=device) for name in tasks
+        } | {
+            f"score.{name}": torch.zeros(task.score_counts, dtype=torch.int64, device=device)
+            for name, task in tasks.items()
+        }
+        self._counts["norm"] = torch.zeros(2, dtype=real, device=device)
         self._marked: dict[str, Tensor] = {}
 
     def losses_of(self, logits: dict[str, Tensor], batch: Batch) -> Tensor:
@@ -39,95 +42,92 @@ class Scores:
     def take(self, losses: Tensor, logits: dict[str, Tensor], batch: Batch) -> None:
         """Take in a batch."""
         for (name, task), loss in zip(self.tasks.items(), losses.detach(), strict=True):
-            self.losses[name].update(loss, self._weight)
-            task.update(self.metrics[name], logits[name].detach(), batch[name][1])
+            self._add(f"loss.{name}", loss)
+            counted = task.count(logits[name].detach(), batch[name][1])
+            self._counts[f"score.{name}"] += counted
 
     def take_norm(self, norm: Tensor) -> None:
         """Take in the norm of a step's gradient."""
-        self.norm.update(norm.detach(), self._weight)
-        self.norms += 1
+        self._add("norm", norm.detach())
+
+    def _add(self, key: str, value: Tensor) -> None:
+        counts = self._counts[key]
+        counts[0] += value
+        counts[1] += 1
 
     def compute(self, part: str) -> dict[str, float]:
-        """Return the results so far, named as the columns of the history."""
-        results = {f"{part}_loss": 0.0}
-        for name, task in self.tasks.items():
-            loss = self.losses[name].compute().item()
-            results[f"{part}_loss"] += loss
-            results[f"{name}_{part}_loss"] = loss
-            results[f"{name}_{part}_{task.score}"] = self.metrics[name].compute().item()
-        if self.norms:
-            results[NORM] = self.norm.compute().item()
-        return results
+        """Return the results of all processes so far, named as the columns of the history."""
+        counts = torch.cat([own.to(self._counts["norm"].dtype) for own in self._counts.values()])
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(counts)
+        return self.of_counts(counts.cpu(), part)
 
     def mark(self) -> None:
         """Let `since_mark` count from here."""
-        self._marked = self._counts()
+        self._marked = {key: counts.clone() for key, counts in self._counts.items()}
 
     def since_mark(self) -> Tensor:
         """Return this process's counts since the mark: (n,), on the CPU. Waits for the device."""
         return torch.cat(
             [
-                (now.double() - self._marked[key].double() if key in self._marked else now.double())
-                .reshape(-1)
-                for key, now in self._counts().items()
+                (now - self._marked[key] if key in self._marked else now).cpu().double()
+                for key, now in self._counts.items()
             ]
-        ).cpu()  # fmt: skip
+        )
 
     def of_counts(self, counts: Tensor, part: str) -> dict[str, float]:
         """Return the results of counts (n,) of `since_mark`, summed over processes."""
-        other = Scores(self.tasks, torch.device("cpu"))
-        parts, place = other._parts(), 0
-        for key, now in self._counts().items():
-            name, _, field = key.rpartition(".")
-            own = counts[place : place + now.numel()].reshape(now.shape).to(now.dtype)
-            setattr(parts[name], field, own)
-            place += now.numel()
-        for metric in parts.values():
-            metric._update_count = 1
-            metric._to_sync = False  # the counts are of all processes already
-        other.norms = int(other.norm.weight > 0)
-        return other.compute(part)
+        sizes = [len(own) for own in self._counts.values()]
+        parts = dict(zip(self._counts, counts.split(sizes), strict=True))  # type: ignore[no-untyped-call]
+        results = {f"{part}_loss": 0.0}
+        for name, task in self.tasks.items():
+            loss = _mean(parts[f"loss.{name}"])
+            results[f"{part}_loss"] += loss
+            results[f"{name}_{part}_loss"] = loss
+            results[f"{name}_{part}_{task.score}"] = task.score_of(parts[f"score.{name}"])
+        if parts["norm"][1] > 0:
+            results[NORM] = _mean(parts["norm"])
+        return results
 
     def reset(self) -> None:
         """Start anew."""
         self._marked = {}
-        self.norms = 0
-        for metric in self._parts().values():
-            metric.reset()
+        for counts in self._counts.values():
+            counts.zero_()
 
     def state(self) -> dict[str, Tensor]:
         """Return the counts of this process, to go on from."""
-        counts = {key: value.cpu() for key, value in self._counts().items()}
-        marked = {f"{MARKED}{key}": value.cpu() for key, value in self._marked.items()}
-        return counts | marked | {"norms": torch.tensor(self.norms)}
+        marked = {f"{MARKED}{key}": counts for key, counts in self._marked.items()}
+        return {key: counts.cpu().clone() for key, counts in (self._counts | marked).items()}
 
     def load(self, states: list[dict[str, Tensor]], rank: int, processes: int) -> None:
-        """Go on from the counts of all processes, of which there may have been another number."""
-        self.norms = int(states[0]["norms"])
+        """Go on from the counts of all processes, of which there may have been another number.
+
+        Raises
+        ------
+        ModelError
+            If an earlier version of betman wrote them, in the middle of an epoch.
+        """
+        if any(not self._counts.keys() <= state.keys() for state in states):
+            raise ModelError(
+                "the checkpoint is of an earlier version of betman, whose scores of an unfinished "
+                "epoch this version cannot read; resume it with that version"
+            )
         if len(states) == processes:
             own = states[rank]
         elif rank == 0:
             own = {key: torch.stack([state[key] for state in states]).sum(0) for key in states[0]}
         else:
             return  # the first one counts for all
-        for name, metric in self._parts().items():
-            for key in metric._defaults:
-                setattr(metric, key, own[f"{name}.{key}"].to(metric.device))
-            metric._update_count = 1
-        device = self.norm.device
+        for key, counts in self._counts.items():
+            counts.copy_(own[key])
         self._marked = {
-            key.removeprefix(MARKED): value.to(device)
+            key.removeprefix(MARKED): value.to(self._counts["norm"].device)
             for key, value in own.items()
             if key.startswith(MARKED)
         }
 
-    def _counts(self) -> dict[str, Tensor]:
-        return {
-            f"{name}.{key}": getattr(metric, key).detach().clone()
-            for name, metric in self._parts().items()
-            for key in metric._defaults
-        }
 
-    def _parts(self) -> dict[str, Metric]:
-        parts: dict[str, Metric] = {f"loss.{name}": m for name, m in self.losses.items()}
-        return parts | {f"score.{n}": m for n, m in self.metrics.items()} | {"norm": self.norm}
+def _mean(counts: Tensor) -> float:
+    total, number = counts.tolist()
+    return total / number if number else 0.0

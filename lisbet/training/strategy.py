@@ -5,12 +5,10 @@ torch distributed checkpoint, which any number of processes can read. ``deepspee
 files, which the same number of processes can read.
 """
 
-import copy
 import io
 import logging
 import math
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,16 +17,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_state_dict,
-    set_model_state_dict,
-    set_state_dict,
-)
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
 from lisbet.model_dir import save_tensors
@@ -113,16 +101,18 @@ def snapshot(
             return list(files)
 
     elif form == SHARDED:
-        state = _copied(model, optimizer, StateDictOptions(cpu_offload=True))
+        from lisbet.training import sharded
+
+        state = sharded.copied(model, optimizer.optimizer)
 
         def write(folder: Path, group: Any) -> list[str]:
             rank = accelerator.process_index
-            names = _write_shards(state, folder / SHARDED, group, rank)
+            names = sharded.write(state, folder / SHARDED, group, rank)
             return [f"{SHARDED}/{name}" for name in names]
 
     else:
-        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        state = _copied(model, optimizer, whole)
+        state = _whole_state(accelerator.unwrap_model(model, keep_torch_compile=False),
+                             optimizer.optimizer)  # fmt: skip
 
         def write(folder: Path, group: Any) -> list[str]:
             del group
@@ -132,27 +122,46 @@ def snapshot(
     return write
 
 
-def _copied(model: Any, optimizer: Any, options: StateDictOptions) -> dict[str, Any]:
-    inner = optimizer.optimizer
-    if not inner.state:  # no step was made; asked for its state, torch would make one
-        return copy.deepcopy({"model": get_model_state_dict(model, options=options)})
-    weights, states = get_state_dict(model, inner, options=options)
-    # On a CPU nothing was offloaded: what is here are the tensors that training changes.
-    return copy.deepcopy({"model": weights, "optimizer": states})
+def _whole_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """Copy weights and optimizer to the host, as `torch.distributed.checkpoint` names them.
+
+    The optimizer numbers the weights; there they have their names, so that a sharded strategy can
+    read the state as well.
+    """
+    copied: dict[str, Any] = {"model": _to_host(model.state_dict())}
+    if optimizer.state:  # else no step was made
+        names = {id(weight): name for name, weight in model.named_parameters()}
+        copied["optimizer"] = {
+            "state": {names[id(w)]: _to_host(state) for w, state in optimizer.state.items()},
+            "param_groups": [
+                group | {"params": [names[id(weight)] for weight in group["params"]]}
+                for group in optimizer.param_groups
+            ],
+        }
+    return copied
 
 
-def _write_shards(state: dict[str, Any], folder: Path, group: Any, rank: int) -> list[str]:
-    """Write a distributed checkpoint with the other processes; return the files of this one."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that it writes on a single process
-            save(state, checkpoint_id=folder, process_group=group, no_dist=group is None)
-    except CheckpointException as error:  # the failures of all processes, by number
-        causes = [cause for cause, _ in error.failures.values()]
-        raise next((c for c in causes if isinstance(c, OSError)), error) from error
-    # PyTorch before 2.13 does not return which files it wrote; they are named by rank.
-    own = sorted(path.name for path in folder.glob(f"__{rank}_*"))
-    return [*own, ".metadata"] if rank == 0 else own
+def _to_host(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+        for key, value in values.items()
+    }
+
+
+def _load_whole_state(model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load what `_whole_state` has copied."""
+    model.load_state_dict(state["model"])
+    if "optimizer" not in state:
+        return
+    kept = state["optimizer"]
+    names = [name for group in kept["param_groups"] for name in group["params"]]
+    numbers = {name: number for number, name in enumerate(names)}
+    groups = [
+        group | {"params": [numbers[name] for name in group["params"]]}
+        for group in kept["param_groups"]
+    ]
+    states = {numbers[name]: values for name, values in kept["state"].items()}
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
 
 
 def _deepspeed_files(engine: Any) -> dict[str, io.BytesIO]:
@@ -192,30 +201,14 @@ def load_state(
             model.load_checkpoint(str(folder), tag=DEEPSPEED)
         return
     inner = optimizer.optimizer
-    if form == WHOLE:
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        state = restricted.load_file(folder / STATE_FILE, mmap=True)
-        if "optimizer" not in state:
-            set_model_state_dict(model, state["model"], options=options)
-            return
+    whole = restricted.load_file(folder / STATE_FILE, mmap=True) if form == WHOLE else None
+    if whole is not None and state_form(accelerator) == WHOLE:
+        _load_whole_state(accelerator.unwrap_model(model, keep_torch_compile=False), inner, whole)
     else:
-        options = StateDictOptions()
-        weights, states = get_state_dict(model, inner, options=options)
-        state = {"model": weights, "optimizer": states}
-        reader = restricted.Reader(folder)
-        try:
-            with restricted.weights_only(), warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # that it reads on a single process
-                load(state, storage_reader=reader, no_dist=accelerator.num_processes == 1)
-        except CheckpointException as error:
-            raise restricted.unreadable(folder, error) from error
-    set_state_dict(
-        model,
-        inner,
-        model_state_dict=state["model"],
-        optim_state_dict=state["optimizer"],
-        options=options,
-    )
+        from lisbet.training import sharded
+
+        alone = accelerator.num_processes == 1
+        sharded.load_state(model, inner, folder, whole, alone=alone)
     for group in inner.param_groups:  # as AdamW made it; on the way it became a list
         group["betas"] = tuple(group["betas"])
 
