@@ -10,11 +10,9 @@ from lisbet import drawing
 from lisbet.config import Dataset
 from lisbet.core.files import require_writable, write_text
 from lisbet.core.results import require_result_files
-from lisbet.data.load import load_records
 from lisbet.errors import DataError, ModelError
 from lisbet.history_page import RunHistory, charts, page
 from lisbet.options import DataOptions, PlotEmbeddingsOptions, PlotHistoryOptions
-from lisbet.predict import EMBEDDINGS, read_embeddings
 from lisbet.sidecar import model_of_tables
 from lisbet.training.history import HISTORY, read_history
 from lisbet.training.trackers.events import EVENTS, read_events
@@ -138,6 +136,8 @@ def _histories(runs: list[RunHistory]) -> Figure:
 
 def plot_embeddings(options: PlotEmbeddingsOptions) -> None:
     """Draw embeddings in two dimensions, coloured by behaviour where annotations are given."""
+    from lisbet.result_tables import EMBEDDINGS, read_embeddings  # plot_history needs no pandas
+
     path = options.output_path or options.embeddings_path / "embeddings.png"
     drawing.require_picture(path)
     if options.embeddings_path.is_dir():
@@ -179,6 +179,8 @@ def _behaviors(
     options: PlotEmbeddingsOptions, embeddings: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Name the behaviour of each frame of each recording."""
+    from lisbet.data.load import load_records  # needs what reads tracking files
+
     assert options.labels is not None
     dataset = Dataset(
         path=options.labels, format=options.data_format, annotations=options.annot_format

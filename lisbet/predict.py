@@ -31,12 +31,11 @@ from lisbet.models.multitask import ModelConfig, MultiTaskModel
 from lisbet.options import AnnotateOptions, EmbeddingOptions, InferenceOptions
 from lisbet.options._preparation import NAMES, described, plain, with_preparation
 from lisbet.processes.together import together
-from lisbet.sidecar import SIDECAR, ResultModel, model_of_tables, require_one_model
+from lisbet.result_tables import ANNOTATIONS, EMBEDDINGS
+from lisbet.sidecar import SIDECAR, ResultModel, require_one_model
 
 log = logging.getLogger(__name__)
 
-EMBEDDINGS = "features_lisbet_embedding.csv"
-ANNOTATIONS = "machineAnnotation_lisbet.csv"
 SUPERVISED = ("multiclass", "multilabel")
 Given = TypeVar("Given", bound=InferenceOptions)
 
@@ -333,35 +332,3 @@ def outputs(
             windows = gather(recording, plan, window).to(accelerator.device)
             parts.append(model({head: windows})[head].float().cpu())
         yield bank.ids[number], torch.cat(parts).numpy()
-
-
-def read_embeddings(folder: Path) -> dict[str, np.ndarray]:
-    """Read what compute_embeddings wrote.
-
-    Returns
-    -------
-    dict of ndarray
-        By record id: (frames, embedding).
-
-    Raises
-    ------
-    DataError
-        If there is none, or they are of several models.
-    """
-    files = sorted(folder.rglob(EMBEDDINGS)) if folder.is_dir() else []
-    if not files:
-        raise DataError(f"{folder} holds no {EMBEDDINGS}; see betman compute_embeddings")
-    model_of_tables(files)
-    read = {}
-    for file in files:
-        try:
-            values = pd.read_csv(file, index_col=0).to_numpy(dtype=float)
-        except (ValueError, pd.errors.ParserError) as error:
-            raise DataError(f"{file} is no table of numbers: {error}") from error
-        read[file.parent.relative_to(folder).as_posix()] = values
-        if values.shape[1] != (width := next(iter(read.values())).shape[1]):
-            raise DataError(
-                f"{file} has {values.shape[1]} columns, {files[0]} has {width}: they are of "
-                "different models"
-            )
-    return read

@@ -13,7 +13,7 @@ ROOMS = [  # from top to bottom; rooms on one line do not know each other
     ["plots", "runs", "doctor"],
     ["training", "evaluation", "fetch_model"],
     ["predict"],
-    ["run_split"],
+    ["run_split", "result_tables"],
     ["model_dir"],
     ["tasks"],
     ["data", "models"],

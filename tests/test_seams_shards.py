@@ -42,8 +42,7 @@ def states(monkeypatch, form: str):
 @pytest.mark.parametrize("form", [strategy.WHOLE, strategy.SHARDED, strategy.DEEPSPEED])
 def test_no_process_lists_the_folder(form, tmp_path, monkeypatch):
     model, optimizer = states(monkeypatch, form)
-    accelerator = SimpleNamespace(is_main_process=True, num_processes=1, process_index=0,
-                                  unwrap_model=lambda model, keep_torch_compile: model)  # fmt: skip
+    accelerator = SimpleNamespace(is_main_process=True, num_processes=1, process_index=0)
     checkpoints = Checkpoints(accelerator, model, optimizer, tmp_path, 1, go_on=False)
     found = {}
     target = tmp_path / "checkpoints" / "step_00000003"

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 import torch
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lisbet.config import MOST_NAMES, Config, Features, Window, require_name
 from lisbet.errors import ModelError
@@ -141,8 +142,21 @@ class MultiTaskModel(nn.Module):
 
 def outline(config: ModelConfig) -> MultiTaskModel:
     """Build a network that has names and shapes of weights, but no memory for them."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return MultiTaskModel(config)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves weights without values as they are; PyTorch loads its compiler to draw them."""
+
+    drawing = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.mul_, Tensor.fill_, Tensor.zero_})
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do nothing where a tensor would be drawn."""
+        del types
+        if func is torch.randn:
+            return torch.empty(*args, **(kwargs or {}))
+        return args[0] if func in self.drawing else func(*args, **(kwargs or {}))
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:

@@ -1,6 +1,9 @@
 """The optimiser and its schedule."""
 
+import inspect
 import math
+import sys
+import types
 
 import torch
 from torch import nn
@@ -41,5 +44,25 @@ def make_optimizer(
     model: nn.Module, learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     """Return AdamW over the weights that are trained, all of which it changes in one kernel."""
+    compiler_is_loaded = "torch._dynamo" in sys.modules
+    if not compiler_is_loaded:
+        _mark_methods()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    return torch.optim.AdamW(trained, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    if not compiler_is_loaded:
+        # Without the decorator that tells the compiler of the step, and loads it for that.
+        plain_step = inspect.unwrap(torch.optim.AdamW.step)
+        optimizer.step = torch.no_grad()(types.MethodType(plain_step, optimizer))  # type: ignore[method-assign]
+    return optimizer
+
+
+def _mark_methods() -> None:
+    """Mark the methods of optimizers as hidden from torch's compiler.
+
+    PyTorch hides them at their first call, for which it loads the compiler: more than a second of
+    processor time, for what is never used here, as no optimizer is compiled.
+    """
+    for method in vars(torch.optim.Optimizer).values():
+        plain = getattr(method, "__wrapped__", None)
+        if plain is not None and not hasattr(plain, "__dynamo_disable"):
+            plain.__dynamo_disable = plain

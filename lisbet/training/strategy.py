@@ -11,7 +11,7 @@ import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -65,15 +65,35 @@ def prepare(
         layers = {type(module).__name__ for module in model.modules()}
         if not layers & set(plugin.transformer_cls_names_to_wrap or ()):
             plugin.auto_wrap_policy = None  # no such layers to split by: as a whole
-    prepared: tuple[nn.Module, Optimizer] = accelerator.prepare(model, optimizer)
+    # Left to itself, Accelerate imports torch.distributed.tensor to find out whether it may.
+    placed = [True, True] if state_form(accelerator) == WHOLE else None
+    prepared: tuple[nn.Module, Optimizer] = accelerator.prepare(
+        model, optimizer, device_placement=placed
+    )
     return prepared
 
 
 def full_weights(accelerator: Accelerator, model: nn.Module) -> dict[str, Tensor]:
     """Gather the weights of all processes; complete on the first one. All must call it."""
+    if state_form(accelerator) == WHOLE:
+        return dict(_bare(model).state_dict())
     weights: dict[str, Tensor] | None = accelerator.get_state_dict(model)
     # ZeRO-3 gives the others nothing. torch.compile wraps the network, which prefixes the names.
     return {name.replace(COMPILED, ""): value for name, value in (weights or {}).items()}
+
+
+def _bare(model: Any) -> nn.Module:
+    """Return the network itself, without what DDP and torch.compile have put around it.
+
+    Accelerate's own function for this imports DeepSpeed, if it is installed.
+    """
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        else:
+            return cast(nn.Module, model)
 
 
 def snapshot(
@@ -111,8 +131,7 @@ def snapshot(
             return [f"{SHARDED}/{name}" for name in names]
 
     else:
-        state = _whole_state(accelerator.unwrap_model(model, keep_torch_compile=False),
-                             optimizer.optimizer)  # fmt: skip
+        state = _whole_state(_bare(model), optimizer.optimizer)
 
         def write(folder: Path, group: Any) -> list[str]:
             del group
@@ -203,7 +222,7 @@ def load_state(
     inner = optimizer.optimizer
     whole = restricted.load_file(folder / STATE_FILE, mmap=True) if form == WHOLE else None
     if whole is not None and state_form(accelerator) == WHOLE:
-        _load_whole_state(accelerator.unwrap_model(model, keep_torch_compile=False), inner, whole)
+        _load_whole_state(_bare(model), inner, whole)
     else:
         from lisbet.training import sharded
 
@@ -240,5 +259,9 @@ def gradient_norm(accelerator: Accelerator, model: Any, clip: float | None) -> T
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         norm = model.get_global_grad_norm() if model.was_step_applied() else math.inf
         return torch.as_tensor(norm, dtype=torch.float32)
+    if state_form(accelerator) == WHOLE:  # Accelerate would import torch.distributed.tensor
+        if accelerator.scaler is not None:
+            accelerator.unscale_gradients()
+        return nn.utils.clip_grad_norm_(model.parameters(), clip or math.inf)
     norm = accelerator.clip_grad_norm_(model.parameters(), clip or math.inf)
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm

@@ -45,7 +45,7 @@ class PositionEmbedder(nn.Module):
 
     def __init__(self, max_length: int, embedding_dim: int) -> None:
         super().__init__()
-        self.pos_emb = nn.Parameter(POSITION_STD * torch.randn(max_length, embedding_dim))
+        self.pos_emb = nn.Parameter(torch.randn(max_length, embedding_dim).mul_(POSITION_STD))
 
     def forward(self, frames: Tensor) -> Tensor:
         """Add the vectors to frames (batch, frames, embedding)."""

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lisbet.errors import ConfigError
-from lisbet.model_dir import RUN_CONFIG
 from lisbet.options import TrainOptions
 from lisbet.yaml_files import read_yaml
 
@@ -91,6 +90,8 @@ def identity(options: TrainOptions, folder: Path) -> dict[str, Any]:
     """
     if not options.wandb:
         return {}
+    from lisbet.model_dir import RUN_CONFIG  # needs torch, which reading events does not
+
     known = read_yaml(folder / RUN_CONFIG) if (folder / RUN_CONFIG).is_file() else {}
     before = known.get("tracking") if options.resume else None
     wanted = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
