@@ -1,11 +1,19 @@
-"""Start a command on several devices: find the launch configuration, hand over to Accelerate."""
+"""Start a command on several devices: find the launch configuration, start the processes.
 
+Torch is not imported here: it takes seconds, and a process that waits for others needs none of it.
+"""
+
+import ctypes
+import glob
+import json
 import logging
 import os
 import signal
 import socket
 import subprocess
+import sys
 import textwrap
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -16,6 +24,7 @@ import psutil
 from lisbet.errors import ConfigError, ProcessError, ToldError, unknown
 from lisbet.options import LaunchConfigsOptions, LaunchOptions
 from lisbet.processes import environment, stop_signals
+from lisbet.processes.launch_file import LAUNCHED
 from lisbet.yaml_files import read_yaml
 
 log = logging.getLogger(__name__)
@@ -25,10 +34,18 @@ FOLDERS = (PACKAGE / "launch_files", PACKAGE.parent / "launch")
 """Where the configurations lie: in an installed package, and in a checkout."""
 ALONE = "NO"
 """The distributed_type of a single process."""
-LAUNCHED = "LISBET_LAUNCHED"
-"""Set in the processes that a launcher of ours started, which must not start more."""
 PORT = 29500
 WIDTH = 80
+POLL_S = 0.1
+"""Time between two looks at the processes."""
+GRACE_S = 15.0
+"""Time for the others to end after one has failed, before they are killed."""
+PR_SET_PDEATHSIG = 1
+"""Number of an option of prctl(2)."""
+SIGNS = ("/dev/nvidia[0-9]*", "/dev/dxg", "/dev/kfd", "/dev/dri/renderD*", "/dev/accel*",
+         "/dev/davinci[0-9]*", "/dev/xpu*")  # fmt: skip
+"""Devices of which one is there if a Linux machine has an accelerator."""
+COUNT = "import torch; a = torch.accelerator; print(a.device_count() if a.is_available() else 0)"
 
 
 @dataclass(frozen=True)
@@ -170,10 +187,11 @@ def start(name: str, words: list[str], options: LaunchOptions) -> None:
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     processes = launch.processes(options.num_processes, machines, devices, on_cpu=on_cpu)
-    port = _free_port(port, machines, rank, wanted=options.main_process_port is not None)
-    where = ["--num_processes", processes, "--num_machines", machines, "--machine_rank", rank]
-    where += ["--main_process_ip", host, "--main_process_port", port]
-    where += ["--rdzv_conf", f"timeout={environment.patience_s()}"]
+    named = options.main_process_port or launch.settings.get("main_process_port")
+    if machines > 1 or named:
+        port = _free_port(port, machines, rank, wanted=options.main_process_port is not None)
+    else:  # one that no other run takes in the seconds until torch uses it
+        port = _any_port()
     log.info(
         "launch:      %s, %d processes on %d machines, meeting at %s:%s",
         launch.path, processes, machines, host, port,
@@ -182,11 +200,18 @@ def start(name: str, words: list[str], options: LaunchOptions) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, environment.cores() // here)))
     if on_cpu and launch.settings["distributed_type"] in (ALONE, "MULTI_GPU"):
         os.environ["ACCELERATE_USE_CPU"] = "true"
-    try:
-        _accelerate(["--config_file", launch.path, *where, "-m", "lisbet", name, *words], options)
-    except RuntimeError as error:  # of torch's store
-        raise environment.not_found(processes, f"machine {rank} waited at {host}:{port}", error) \
-            from error  # fmt: skip
+    how = ["--config_file", launch.path, "--num_processes", processes]
+    how += ["--num_machines", machines, "--machine_rank", rank, "--main_process_ip", host]
+    common = os.environ | {LAUNCHED: json.dumps([str(word) for word in how])}
+    meeting = {"MASTER_ADDR": host, "MASTER_PORT": str(port), "WORLD_SIZE": str(processes),
+               "LOCAL_WORLD_SIZE": str(here)}  # fmt: skip
+    environments = [
+        common | meeting | {"RANK": str(rank * here + number), "LOCAL_RANK": str(number)}
+        for number in range(here)
+    ]
+    if launch.settings["distributed_type"] == ALONE:
+        environments = [common]
+    _run([sys.executable, "-m", "lisbet", name, *words], environments)
 
 
 def _machines(launch: Launch, options: LaunchOptions) -> tuple[int, int, str, int]:
@@ -208,15 +233,25 @@ def _machines(launch: Launch, options: LaunchOptions) -> tuple[int, int, str, in
 
 def _devices(launch: Launch) -> tuple[bool, int]:
     """Return whether the processes run on the processor, and for how many this machine is good."""
-    # The launcher says in a sentence what torch would say in many; the processes are left alone.
-    quiet = os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
-    import torch
-
-    if quiet == "FATAL":
-        os.environ.pop("TORCH_CPP_LOG_LEVEL")
-    if not launch.settings.get("use_cpu") and torch.accelerator.is_available():
-        return False, torch.accelerator.device_count()
+    if not launch.settings.get("use_cpu") and (count := _accelerators()):
+        return False, count
     return True, environment.cores()
+
+
+def _accelerators() -> int:
+    """Return the number of GPUs, or other accelerators, that torch can use here.
+
+    Where there is a sign of any, a process of its own asks torch.
+    """
+    signs = (path for pattern in SIGNS for path in glob.iglob(pattern))
+    if sys.platform == "linux" and next(signs, None) is None:
+        return 0
+    asked = subprocess.run(
+        [sys.executable, "-c", COUNT], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if asked.returncode:
+        raise ProcessError("the GPUs of this machine cannot be counted: torch cannot be imported")
+    return int(asked.stdout.split()[-1])
 
 
 def _free_port(port: int, machines: int, rank: int, *, wanted: bool) -> int:
@@ -228,12 +263,17 @@ def _free_port(port: int, machines: int, rank: int, *, wanted: bool) -> int:
             f"port {port} of this machine is taken; pass another --main_process_port on all "
             "machines"
         )
-    with socket.socket() as free:
-        free.bind(("", 0))
-        other = int(free.getsockname()[1])
+    other = _any_port()
     say = log.warning if wanted else log.info
     say("port %d is taken; using %d", port, other)
     return other
+
+
+def _any_port() -> int:
+    """Return a port that is free now; the system does not choose it again soon."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return int(free.getsockname()[1])
 
 
 def _is_free(port: int) -> bool:
@@ -246,34 +286,66 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _accelerate(words: list[Any], options: LaunchOptions) -> None:
-    """Do as ``accelerate launch`` does, and say in a sentence how the processes ended."""
-    from accelerate.commands.launch import launch_command, launch_command_parser
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+def _run(command: list[str], environments: list[dict[str, str]]) -> None:
+    """Start a process with each of the environments; when one fails, the others end, too.
 
-    if options.verbose < 2:  # the processes say themselves what is wrong
-        for noisy in ("torch.distributed.elastic", "torch.distributed.run"):
-            logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    # Passed on, so that the processes save and leave in their own time; torch's launcher would give
-    # them 30 s, and Accelerate's for a single process would leave it behind.
+    Raises
+    ------
+    LisbetError
+        With the exit code of the one that failed first, which has said why.
+    """
+    # Passed on, so that the processes save and leave in their own time.
     stop_signals.install(_pass_on)
-    asked = launch_command_parser().parse_args([str(word) for word in words])
-    asked.signals_to_handle = "SIGQUIT"
-    os.environ[LAUNCHED] = "1"
+    started: list[subprocess.Popen] = []
     try:
-        launch_command(asked)
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        _ended(failure.exitcode, f"process {rank} (pid {failure.pid})", error)
-    except subprocess.CalledProcessError as error:
-        _ended(error.returncode, "the process", error)
-    except SignalException as error:
-        raise ToldError(128 + error.sigval) from error
-    except ValueError as error:
-        raise ConfigError(f"{options.launch}: {error}") from error
+        for own in environments:
+            started.append(subprocess.Popen(command, env=own, preexec_fn=_end_with_the_launcher))  # noqa: PERF401
+        first = _first_failure(started)
+        if first is not None:
+            _wait_for_all(started, GRACE_S)
     except OSError as error:
         raise ProcessError(f"the processes cannot be started: {error}") from error
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if first is None:
+        return
+    rank = environments[first].get("RANK")
+    pid, code = started[first].pid, started[first].returncode
+    if code > 0:
+        raise ToldError(code)
+    name = signal.Signals(-code).name
+    who = "the process" if rank is None else f"process {rank} (pid {pid})"
+    hint = ": often the system's way when memory runs out" if name == "SIGKILL" else ""
+    raise ProcessError(f"{who} was ended by signal {name}{hint}; all others were stopped")
+
+
+def _first_failure(started: list[subprocess.Popen]) -> int | None:
+    """Wait until all processes have ended, or one has failed; return which."""
+    while True:
+        codes = [process.poll() for process in started]
+        failed = [number for number, code in enumerate(codes) if code]
+        if failed:
+            # Of several at once, one that was ended by a signal took the others along.
+            return min(failed, key=lambda number: (codes[number] or 0) > 0)
+        if all(code == 0 for code in codes):
+            return None
+        time.sleep(POLL_S)
+
+
+def _wait_for_all(started: list[subprocess.Popen], seconds: float) -> None:
+    """Wait for processes that end by themselves, as they notice the failure of another one."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and any(process.poll() is None for process in started):
+        time.sleep(POLL_S)
+
+
+def _end_with_the_launcher() -> None:
+    """Let the system send this process SIGTERM when the one that started it has been killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
@@ -281,13 +353,3 @@ def _pass_on(number: int, frame: FrameType | None) -> None:
     del frame
     for child in psutil.Process().children():
         child.send_signal(number)
-
-
-def _ended(code: int, who: str, error: Exception) -> None:
-    if code > 0:
-        raise ToldError(code) from error
-    name = signal.Signals(-code).name
-    hint = ": often the system's way when memory runs out" if name == "SIGKILL" else ""
-    raise ProcessError(
-        f"{who} was ended by signal {name}{hint}; all others were stopped"
-    ) from error

@@ -372,7 +372,7 @@ def test_a_machine_that_does_not_answer(place):
                   "--main_process_ip=127.0.0.1", f"--main_process_port={free_port()}", "data",
                   cwd=place, LISBET_RENDEZVOUS_S="3")  # fmt: skip
     assert said.returncode == 1
-    assert "machine 1 waited at 127.0.0.1" in said.stderr
+    assert "process 1 waited at 127.0.0.1" in said.stderr
     assert "Traceback" not in said.stderr
     assert len(said.stderr.splitlines()) < 8
 

@@ -35,7 +35,8 @@ COMMANDS = {
     "plot_history": (["models/m", "--overwrite"], {"matplotlib"}),
     "dataset_info": (["data"], READING),
     "convert_dataset": (["data", "data.zarr"], {*READING, "zarr"}),
-    "slurm_script": (["data", "--run_id=m2", "--time=1:00:00"], set()),
+    # It checks the recordings as train_model does.
+    "slurm_script": (["data", "--run_id=m2", "--time=1:00:00"], {*READING, "torch", "accelerate"}),
     "train_model": ([*TINY, "--epochs=1", "data"], {*READING, "torch", "accelerate"}),
     "export_embedder": ([*MODEL, "--overwrite"], {"torch"}),
     "model_info": ([MODEL[0]], {"torch"}),

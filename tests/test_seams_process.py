@@ -7,17 +7,18 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
-import torch
 from conftest import TINY, write_dataset
 
 from lisbet import launch
 from lisbet.cli import main, parse
 from lisbet.cli.output import GuardedStream
-from lisbet.errors import ConfigError, StoppedError
+from lisbet.errors import ConfigError, ProcessError, StoppedError, ToldError
 from lisbet.processes import environment, machine, stop_signals
 from lisbet.training import datasets
 from lisbet.training.manifest import published_checkpoints
@@ -43,22 +44,24 @@ def weights() -> Path:
 
 @pytest.fixture
 def devices(monkeypatch):
-    """Pretend that this machine has so many GPUs; returns the words given to Accelerate."""
-    given: list[list[str]] = []
-    monkeypatch.setattr(launch, "_accelerate", lambda words, _: given.append(list(map(str, words))))
+    """Pretend that this machine has so many GPUs; returns how many processes are started."""
+    given: list[list[dict]] = []
+    monkeypatch.setattr(launch, "_run", lambda command, environments: given.append(environments))
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "")
 
     def started(count: int, *words: str) -> int:
-        monkeypatch.setattr(torch.accelerator, "is_available", lambda: count > 0)
-        monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
+        monkeypatch.setattr(launch, "_accelerators", lambda: count)
         job = parse(["train_model", *words, "data"])
         assert job is not None
         job.run()
-        line = given.pop()
-        return int(line[line.index("--num_processes") + 1])
+        environments = given.pop()
+        ranks = [int(own.get("RANK", 0)) for own in environments]
+        assert ranks == list(range(ranks[0], ranks[0] + len(ranks)))
+        assert ranks[0] % len(ranks) == 0
+        return int(environments[0].get("WORLD_SIZE", 1))
 
     return started
 
@@ -142,29 +145,52 @@ def test_a_hangup_that_nohup_ignores_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_the_launcher_hands_all_signals_on_and_torch_takes_none_of_them(monkeypatch):
-    import accelerate.commands.launch as accelerate
-
-    seen = {}
-
-    def pretend(asked):
-        seen["torch"] = set(asked.signals_to_handle.split(","))
-        seen["ours"] = {
-            name for name in stop_signals.NAMES
-            if signal.getsignal(getattr(signal, name)) == launch._pass_on
-        }  # fmt: skip
-
+def test_the_launcher_hands_all_signals_on():
+    program = "import signal, time; signal.signal(signal.{0}, lambda *_: exit(7)); time.sleep(60)"
     before = {name: signal.getsignal(getattr(signal, name)) for name in stop_signals.NAMES}
-    monkeypatch.setattr(accelerate, "launch_command", pretend)
-    monkeypatch.setenv(launch.LAUNCHED, "1")
-    job = parse(["train_model", "--launch=ddp", "data"])
     try:
-        launch._accelerate(["-m", "lisbet"], job.options)
+        for name in stop_signals.NAMES:
+            timer = threading.Timer(1, os.kill, (os.getpid(), getattr(signal, name)))
+            timer.start()
+            with pytest.raises(ToldError) as told:
+                launch._run([sys.executable, "-c", program.format(name)], [dict(os.environ)])
+            assert told.value.exit_code == 7
     finally:
         for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)
-    assert seen["ours"] == set(stop_signals.NAMES)
-    assert not seen["torch"] & seen["ours"]
+
+
+def test_the_launcher_stops_all_when_one_is_killed(monkeypatch):
+    monkeypatch.setattr(launch, "GRACE_S", 0.5)
+    program = (
+        "import os, signal, time\n"
+        "if os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "time.sleep(60)"
+    )
+    environments = [{**os.environ, "RANK": str(rank)} for rank in range(3)]
+    before = {name: signal.getsignal(getattr(signal, name)) for name in stop_signals.NAMES}
+    try:
+        said = r"process 1 \(pid \d+\) was ended by signal SIGKILL"
+        with pytest.raises(ProcessError, match=said):
+            launch._run([sys.executable, "-c", program], environments)
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+    assert not psutil.Process().children()
+
+
+def test_the_launcher_imports_no_torch(place):
+    program = (
+        "import sys; from lisbet.cli import main;"
+        "main(['train_model', *sys.argv[1:]]); assert 'torch' not in sys.modules;"
+        "assert 'accelerate' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *LINE[1:], "--launch=ddp", "--num_processes=2",
+         "data"], capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert weights().is_file()
 
 
 def test_ddp_saves_when_its_launcher_gets_sigusr2(place):

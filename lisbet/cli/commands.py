@@ -15,6 +15,7 @@ from lisbet import launch, options
 from lisbet.errors import ConfigError, unknown
 from lisbet.options import LaunchOptions, Options
 from lisbet.processes import environment
+from lisbet.processes.launch_file import LAUNCHED
 from lisbet.yaml_files import read_yaml
 
 
@@ -155,7 +156,7 @@ class Job:
         """Import what the command needs and run it, where it is to run."""
         options = self.options
         if isinstance(options, LaunchOptions):
-            if options.launch is not None and launch.LAUNCHED not in os.environ:
+            if options.launch is not None and LAUNCHED not in os.environ:
                 return launch.start(self.command.name, self.words, options)
             environment.adopt_slurm()
         elif environment.rank():

@@ -16,6 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 from lisbet.errors import ConfigError, ProcessError
 from lisbet.processes import environment
 from lisbet.processes.compiler import can_compile
+from lisbet.processes.launch_file import follow
 
 COLLECTIVE = timedelta(minutes=30)
 """How long one process waits for another in training: reading and writing happen in between."""
@@ -44,6 +45,7 @@ def start(
     ProcessError
         If the processes do not find each other.
     """
+    follow()
     if not sharded:
         for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
             os.environ.pop(name, None)
