@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lisbet.options import DoctorOptions
-from lisbet.processes import environment
+from lisbet.processes.cores import cores
 from lisbet.processes.memory import available_memory
 
 OK, NOTE, BAD = "ok", "note", "bad"
@@ -126,14 +126,14 @@ def devices() -> Finding:
         ]
         advice = "--launch=ddp uses all of them" if count > 1 else ""
         return Finding(OK, "devices", ", ".join(names), advice)
-    cores = f"no GPU, {environment.cores()} cores"
+    found = f"no GPU, {cores()} cores"
     if shutil.which("nvidia-smi"):
         return Finding(
-            NOTE, "devices", f"{cores}, but there is nvidia-smi",
+            NOTE, "devices", f"{found}, but there is nvidia-smi",
             "this torch does not see the GPU: install the build for its driver, see pytorch.org; "
             "in a container add --nv (Apptainer) or --gpus all (Docker)",
         )  # fmt: skip
-    return Finding(OK, "devices", cores, "training works, and is slow for more than a trial")
+    return Finding(OK, "devices", found, "training works, and is slow for more than a trial")
 
 
 def memory() -> Finding:

@@ -24,6 +24,7 @@ import psutil
 from lisbet.errors import ConfigError, ProcessError, ToldError, unknown
 from lisbet.options import LaunchConfigsOptions, LaunchOptions
 from lisbet.processes import environment, stop_signals
+from lisbet.processes.cores import cores
 from lisbet.processes.launch_file import LAUNCHED
 from lisbet.yaml_files import read_yaml
 
@@ -197,7 +198,7 @@ def start(name: str, words: list[str], options: LaunchOptions) -> None:
         launch.path, processes, machines, host, port,
     )  # fmt: skip
     here = max(1, processes // machines)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, environment.cores() // here)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // here)))
     if on_cpu and launch.settings["distributed_type"] in (ALONE, "MULTI_GPU"):
         os.environ["ACCELERATE_USE_CPU"] = "true"
     how = ["--config_file", launch.path, "--num_processes", processes]
@@ -235,7 +236,7 @@ def _devices(launch: Launch) -> tuple[bool, int]:
     """Return whether the processes run on the processor, and for how many this machine is good."""
     if not launch.settings.get("use_cpu") and (count := _accelerators()):
         return False, count
-    return True, environment.cores()
+    return True, cores()
 
 
 def _accelerators() -> int:

@@ -20,6 +20,7 @@ from lisbet.cli import main, parse
 from lisbet.cli.output import GuardedStream
 from lisbet.errors import ConfigError, ProcessError, StoppedError, ToldError
 from lisbet.processes import environment, machine, stop_signals
+from lisbet.processes.cores import cores
 from lisbet.training import datasets
 from lisbet.training.manifest import published_checkpoints
 from lisbet.training.run import Run
@@ -81,9 +82,9 @@ def test_the_path_of_a_shipped_configuration_is_the_same_one(devices):
 
 
 def test_without_gpus_a_shipped_configuration_names_the_most(devices, monkeypatch):
-    monkeypatch.setattr(environment, "cores", lambda: 64)
+    monkeypatch.setattr(launch, "cores", lambda: 64)
     assert devices(0, "--launch=ddp") == 8
-    monkeypatch.setattr(environment, "cores", lambda: 3)
+    monkeypatch.setattr(launch, "cores", lambda: 3)
     assert devices(0, "--launch=ddp") == 3
 
 
@@ -328,7 +329,7 @@ def refuse(number: int):
     return posix_fallocate
 
 
-def test_cores_without_affinity(monkeypatch):
+def test_cores_without_affinity(monkeypatch, tmp_path):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert environment.cores() == 6
+    assert cores(tmp_path, tmp_path / "none", {}) == 6

@@ -24,6 +24,7 @@ from lisbet.cli.commands import COMMANDS, Command, Job
 from lisbet.errors import ConfigError, LisbetError, OutputError, StoppedError, ToldError, unknown
 from lisbet.options import LAUNCH_OPTIONS
 from lisbet.processes import environment
+from lisbet.processes.cores import let_threads_sleep
 from lisbet.redact import redacted
 
 HELP = {"-h", "--help", "help"}
@@ -43,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         With code 0 when done, 2 when the user can mend the input, 1 for a defect of ours,
         130 when interrupted, 141 when nobody reads the output of a command that is not training.
     """
+    let_threads_sleep()
     with output.guarded():
         try:
             _main(sys.argv[1:] if argv is None else argv)

@@ -35,7 +35,7 @@ from lisbet.data.store import (
 )
 from lisbet.errors import DataError
 from lisbet.options import ConvertOptions, DataOptions
-from lisbet.processes import environment
+from lisbet.processes.cores import cores
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class Writer:
         known = {row["recording"] for row in self.rows}
         left = [source for source in sources if source.id not in known]
         options = DataOptions(**{k: getattr(self.options, k) for k in DataOptions.model_fields})
-        workers = min(self.options.workers or environment.cores(), max(1, len(left)))
+        workers = min(self.options.workers or cores(), max(1, len(left)))
         problems = {}
         if self.features is None:
             self._decide(sources, options)

@@ -6,6 +6,7 @@ import re
 import sys
 
 from lisbet.errors import ConfigError, ProcessError
+from lisbet.processes.cores import cores
 
 FIRST_PORT, PORTS = 20000, 20000
 """A job's rendezvous port follows from its number, among these."""
@@ -52,13 +53,11 @@ def local_count() -> int:
 
 
 def threads() -> int:
-    """Return the cores of this machine for each process of the run on it, at least 1."""
+    """Return the cores for each process of the run on this machine, at least 1."""
+    own = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if _in_slurm_step() and local_count() > 1 and own.isdecimal():
+        return max(1, min(cores(), int(own)))  # srun gives each task cores of its own
     return max(1, cores() // local_count())
-
-
-def cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def adopt_slurm() -> bool:

@@ -11,10 +11,7 @@ from pathlib import Path
 
 import psutil
 
-CGROUPS = Path("/sys/fs/cgroup")
-"""Where the control groups are mounted: version 2, or a folder for each controller of version 1."""
-OWN_CGROUP = Path("/proc/self/cgroup")
-"""Says in which control groups this process is."""
+from lisbet.processes.cgroups import CGROUPS, OWN_CGROUP, own_groups, text_of
 
 
 def available_memory(
@@ -46,35 +43,22 @@ def available_memory(
 
 def _left_in_cgroups(cgroups: Path, own_cgroup: Path) -> Iterator[int]:
     """Yield what is left of each limit: of this process's groups and of all their parents."""
-    for line in _text(own_cgroup).splitlines():
-        if line.count(":") < 2:
-            continue
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            names = ("memory.max", "memory.current", "inactive_file")
-            root = cgroups
-        elif "memory" in controllers.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            root = cgroups / "memory"
-        else:
-            continue
-        # In a container, the path may be that of the host, of which only the root is visible.
-        group = root.joinpath(*(part for part in path.split("/") if part not in ("", "..")))
-        if not group.is_dir():
-            group = root
-        for folder in (group, *group.parents):
-            if (left := _left(folder, *names)) is not None:
-                yield left
-            if folder == root:
-                break
+    for folder, version in own_groups("memory", cgroups, own_cgroup):
+        names = (
+            ("memory.max", "memory.current", "inactive_file")
+            if version == 2
+            else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        )
+        if (left := _left(folder, *names)) is not None:
+            yield left
 
 
 def _left(folder: Path, limit: str, usage: str, cache: str) -> int | None:
     """Return what is left of the limit of one control group; None without a limit."""
-    most, used = _number(_text(folder / limit)), _number(_text(folder / usage))
+    most, used = _number(text_of(folder / limit)), _number(text_of(folder / usage))
     if most is None or used is None:
         return None
-    fields = dict(line.split(maxsplit=1) for line in _text(folder / "memory.stat").splitlines()
+    fields = dict(line.split(maxsplit=1) for line in text_of(folder / "memory.stat").splitlines()
                   if " " in line)  # fmt: skip
     # The kernel gives up cached files before it kills; those in use recently may be needed.
     return most - used + min(used, _number(fields.get(cache, "")) or 0)
@@ -101,10 +85,3 @@ def _address_space() -> int | None:
 
 def _number(text: str) -> int | None:
     return int(text) if text.strip().isdecimal() else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""

@@ -16,6 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 from lisbet.errors import ConfigError, ProcessError
 from lisbet.processes import environment
 from lisbet.processes.compiler import can_compile
+from lisbet.processes.cores import cores
 from lisbet.processes.launch_file import follow
 
 COLLECTIVE = timedelta(minutes=30)
@@ -60,6 +61,8 @@ def start(
         # Launchers set 1, whatever the cores; without any, Accelerate would.
         os.environ.setdefault("OMP_NUM_THREADS", str(environment.threads()))
         torch.set_num_threads(environment.threads())
+    elif "OMP_NUM_THREADS" not in os.environ:  # torch counts cores that it may not use
+        torch.set_num_threads(min(torch.get_num_threads(), environment.threads()))
     if environment.count() > 1 or deepspeed or fsdp:
         _enough_devices(on_cpu)
         _meet("gloo" if on_cpu else _backend(fsdp))
@@ -134,7 +137,7 @@ def _precision(wanted: str | None, *, cuda: bool) -> str:
 
 def _enough_devices(on_cpu: bool) -> None:
     """Refuse more processes than devices: they would take each other's memory."""
-    devices = environment.cores() if on_cpu else torch.accelerator.device_count()
+    devices = cores() if on_cpu else torch.accelerator.device_count()
     bound = "SLURM_STEP_NUM_TASKS" in os.environ and devices == 1  # srun gave each task its own
     if environment.local_count() > devices and not bound:
         what = "cores" if on_cpu else "devices"
