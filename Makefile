@@ -5,6 +5,8 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 DEMO ?= demo
+# Two tests at a time; each computes with one thread, unless it is about threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 MINIMUM ?= .venv-minimum
 MINIMUM_EXTRAS := deepspeed remote tensorboard wandb
 comma := ,
@@ -16,11 +18,11 @@ demo: $(VENV)/.installed
 	PATH="$(abspath $(BIN)):$$PATH" sh benchmarks/demo.sh $(DEMO)
 
 test: $(VENV)/.installed-all lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # Also what `make test` samples: all combinations of options, and a kill at every write.
 test-all: $(VENV)/.installed-all lint
-	LISBET_ALL_CRASHES=1 $(BIN)/python -m pytest -m "not slurm and not containers"
+	LISBET_ALL_CRASHES=1 $(PYTEST) -m "not slurm and not containers"
 
 lint: $(VENV)/.installed-all
 	$(BIN)/ruff format --check .

@@ -1,12 +1,16 @@
 """What the tests share: small recordings, real ones where there are any, and a way to run."""
 
+import contextlib
 import logging
 import os
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import xarray as xr
 
@@ -31,6 +35,48 @@ def _logging_as_in_a_new_process() -> None:
     logger = logging.getLogger("lisbet")
     logger.handlers, logger.propagate = [], True
     logger.setLevel(logging.NOTSET)
+
+
+def child_processes() -> set[int]:
+    """The pids of the direct children of this process."""
+    try:
+        tasks = Path("/proc/self/task").iterdir()
+        return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+    except OSError:  # not on Linux, or a thread has just ended
+        return {child.pid for child in psutil.Process().children()}
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """Kill what a test has started and not waited for: it failed, or ran into its time limit."""
+    before = child_processes()
+    yield
+    for pid in child_processes() - before:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            if any("multiprocessing" in word for word in process.cmdline()):
+                continue  # Python's own helpers, which end with this process
+            for one in [*process.children(recursive=True), process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how long each file took: the sum over its tests, whichever worker ran them."""
+    seconds: Counter[str] = Counter()
+    tests: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                file = report.nodeid.partition("::")[0]
+                seconds[file] += report.duration
+                tests[file] += report.when == "call"
+    if len(seconds) < 2:
+        return
+    terminalreporter.section("seconds and tests of each file")
+    for file, spent in seconds.most_common():
+        terminalreporter.write_line(f"{spent:7.1f} {tests[file]:5} {file}")
+    terminalreporter.write_line(f"{sum(seconds.values()):7.1f} {sum(tests.values()):5} together")
 
 
 @pytest.fixture

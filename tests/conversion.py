@@ -30,8 +30,8 @@ def make_place(tmp_path: Path, monkeypatch) -> Path:
     for name in ("r0", "r1"):
         shutil.copytree(tmp_path / "data" / name, tmp_path / "--append" / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(store.new_arrays, "__kwdefaults__",
-                        {"shard_bytes": 1024, "chunk_bytes": 1024})  # fmt: skip
+    monkeypatch.setattr(store, "SHARD_BYTES", 1024)
+    monkeypatch.setattr(store, "CHUNK_BYTES", 1024)
     return tmp_path
 
 

@@ -36,8 +36,6 @@ def place(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(store, "SHARD_BYTES", 4096)  # many shards, also of small recordings
     monkeypatch.setattr(store, "CHUNK_BYTES", 1024)
-    monkeypatch.setattr(store.new_arrays, "__kwdefaults__",
-                        {"shard_bytes": 4096, "chunk_bytes": 1024})  # fmt: skip
     return tmp_path
 
 

@@ -19,6 +19,7 @@ from lisbet import model_dir
 from lisbet.cli import main
 from lisbet.core.write_log import LOG
 from lisbet.training.manifest import Manifest, published_checkpoints
+from lisbet.training.sampler import Sampler
 
 LINE = ["train_model", *TINY, "--epochs=12", "--warmup_epochs=1", "--dev_ratio=0.5",
         "--dev_sample=0.3", "--save_history", "--hash_samples",
@@ -217,14 +218,15 @@ checkpoint._write_progress = patched
 """
 BAD_SAMPLES = """
 import os
-from lisbet.training.run import Run
-taken = Run._pass
-def patched(self, batch, *rest):
-    if self.step in {steps} and os.environ["RANK"] == "1":
+from lisbet.training.sampler import Sampler
+drawn = Sampler.batch
+def patched(self, epoch, step, rows):
+    batch = drawn(self, epoch, step, rows)
+    if epoch * self.steps + step in {steps} and os.environ["RANK"] == "1":
         windows, labels = batch["warp"]
         batch["warp"] = (windows * float("inf"), labels)
-    return taken(self, batch, *rest)
-Run._pass = patched
+    return batch
+Sampler.batch = patched
 """
 CALL = "import sys\nfrom lisbet.cli import main\nmain(sys.argv[1:])\n"
 
@@ -328,11 +330,12 @@ def test_an_interrupt_stops_and_a_second_one_leaves_at_once(place):
 
 def test_a_signal_before_the_first_step_writes_nothing(place):
     job = start(place, "early")
-    time.sleep(2.5)  # while it imports or reads
+    time.sleep(1)  # while it imports or reads
     job.send_signal(signal.SIGTERM)
     _, said = job.communicate(timeout=60)
     assert job.returncode in (STOPPED, -signal.SIGTERM), said
     assert "Traceback" not in said
+    assert not (place / "models" / "early").exists()
 
 
 def test_torchrun_starts_it_again(place):
@@ -528,17 +531,16 @@ def test_a_checkpoint_that_was_being_replaced_comes_back(here, capsys):
 
 def break_loss(monkeypatch, *steps: int) -> None:
     """Make the loss of warp infinite in some steps: a sample that breaks it."""
-    from lisbet.training.run import Run
+    drawn = Sampler.batch
 
-    taken = Run._pass
-
-    def broken(self, batch, *rest):
-        if self.step in steps:
+    def broken(self, epoch, step, rows):
+        batch = drawn(self, epoch, step, rows)
+        if epoch * self.steps + step in steps:
             windows, labels = batch["warp"]
             batch["warp"] = (windows * float("inf"), labels)
-        return taken(self, batch, *rest)
+        return batch
 
-    monkeypatch.setattr(Run, "_pass", broken)
+    monkeypatch.setattr(Sampler, "batch", broken)
 
 
 def test_a_step_that_is_not_finite_stops_the_run(here, monkeypatch, capsys):

@@ -14,7 +14,9 @@ from torch.nn import functional as F
 from lisbet import model_dir
 from lisbet.cli import main, parse
 from lisbet.evaluation import multiclass_report, multilabel_report
+from lisbet.processes.together import together
 from lisbet.tasks import TASKS
+from lisbet.training import strategy
 from lisbet.training.setup import Setup
 from lisbet.yaml_files import read_yaml
 
@@ -313,11 +315,24 @@ def test_mixed_precision(annotated):
 
 
 def test_clipping_shortens_the_gradient(annotated):
+    """To the given norm if it is longer, and not at all otherwise."""
+    layer = torch.nn.Linear(2, 1, bias=False)
+    with together("no") as accelerator:
+        for clip, left in ((1.0, [0.6, 0.8]), (10.0, [3.0, 4.0]), (None, [3.0, 4.0])):
+            layer.weight.grad = torch.tensor([[3.0, 4.0]])
+            assert strategy.gradient_norm(accelerator, layer, clip) == 5
+            torch.testing.assert_close(layer.weight.grad, torch.tensor([left]))
     common = ("--task_ids=warp", "--epochs=2", "--learning_rate=1e-2", "--warmup_epochs=0")
     train(*common, "--run_id=free")
-    train(*common, "--run_id=clipped", "--clip_grad_norm=1e-3")
-    free, clipped = (torch.load(model(name)[1], weights_only=True) for name in ("free", "clipped"))
-    assert any(not torch.equal(free[key], clipped[key]) for key in free)
+    train(*common, "--run_id=long", "--clip_grad_norm=1e6")
+    train(*common, "--run_id=clipped", "--clip_grad_norm=1e-9")
+    free, long, clipped = (
+        torch.load(model(name)[1], weights_only=True) for name in ("free", "long", "clipped")
+    )
+    assert all(torch.equal(value, long[key]) for key, value in free.items())
+    # Adam divides by the gradient's size, but for an epsilon of 1e-8: then it hardly moves.
+    key = "task_heads.warp.logits.linear1.weight"
+    assert (clipped[key] - free[key]).abs().max() > 1e-3
 
 
 def test_inference_at_another_frame_rate(annotated):

@@ -245,10 +245,14 @@ def new_arrays(
     behaviors: tuple[str, ...],
     storage: str,
     *,
-    shard_bytes: int = SHARD_BYTES,
-    chunk_bytes: int = CHUNK_BYTES,
+    shard_bytes: int | None = None,
+    chunk_bytes: int | None = None,
 ) -> None:
-    """Make the empty arrays of a store, and its names along the axes."""
+    """Make the empty arrays of a store, and its names along the axes.
+
+    Shards and chunks have at most SHARD_BYTES and CHUNK_BYTES, unless other sizes are given.
+    """
+    shard_bytes, chunk_bytes = shard_bytes or SHARD_BYTES, chunk_bytes or CHUNK_BYTES
     size = features.size * np.dtype(storage).itemsize
     chunk = max(1, chunk_bytes // size)
     shard_rows = chunk * max(1, shard_bytes // (chunk * size))
