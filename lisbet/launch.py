@@ -26,6 +26,7 @@ from lisbet.options import LaunchConfigsOptions, LaunchOptions
 from lisbet.processes import environment, stop_signals
 from lisbet.processes.cores import cores
 from lisbet.processes.launch_file import LAUNCHED
+from lisbet.processes.other_runs import warn_of_other_runs
 from lisbet.yaml_files import read_yaml
 
 log = logging.getLogger(__name__)
@@ -198,12 +199,16 @@ def start(name: str, words: list[str], options: LaunchOptions) -> None:
         launch.path, processes, machines, host, port,
     )  # fmt: skip
     here = max(1, processes // machines)
+    if on_cpu:
+        warn_of_other_runs(cores())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // here)))
     if on_cpu and launch.settings["distributed_type"] in (ALONE, "MULTI_GPU"):
         os.environ["ACCELERATE_USE_CPU"] = "true"
     how = ["--config_file", launch.path, "--num_processes", processes]
     how += ["--num_machines", machines, "--machine_rank", rank, "--main_process_ip", host]
     common = os.environ | {LAUNCHED: json.dumps([str(word) for word in how])}
+    if options.verbose < 2:  # what torch says in many lines, betman says in one
+        common.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     meeting = {"MASTER_ADDR": host, "MASTER_PORT": str(port), "WORLD_SIZE": str(processes),
                "LOCAL_WORLD_SIZE": str(here)}  # fmt: skip
     environments = [

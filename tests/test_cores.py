@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import TINY, betman
 from test_memory import tree
 
 from lisbet.processes import environment
@@ -104,3 +104,41 @@ def test_openmp_of_each_start_lets_its_threads_sleep_soon(start, dataset, tmp_pa
     if not found:
         pytest.skip("this torch does not compute with GNU OpenMP")
     assert found[-1] == "20000"
+
+
+@pytest.fixture
+def other(dataset, tmp_path):
+    """Start another run with so many threads, and wait until its process is there."""
+    started = []
+
+    def start(threads: int, *words: str) -> subprocess.Popen:
+        line = ["train_model", *TINY, "--epochs=100000", *words, str(dataset)]
+        started.append(subprocess.Popen(
+            [sys.executable, "-m", "lisbet", *line], cwd=tmp_path, stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        ))  # fmt: skip
+        return started[-1]
+
+    yield start
+    for job in started:
+        job.kill()
+        job.wait()
+
+
+@pytest.mark.parametrize("launch", [[], ["--launch=ddp", "--num_processes=1"]])
+def test_another_run_on_the_same_cores_is_named(launch, other, dataset, tmp_path):
+    first = other(BOUND, "--run_id=first")
+    done = betman("train_model", *TINY, "--epochs=1", "--run_id=second", *launch, str(dataset),
+                  cwd=tmp_path, OMP_NUM_THREADS="")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (said,) = [line for line in done.stderr.splitlines() if "another training run" in line]
+    assert f"process {first.pid}" in said or f", {first.pid}" in said
+    assert "OMP_NUM_THREADS=" in said
+
+
+def test_who_has_shared_the_cores_out_is_not_warned(other, dataset, tmp_path):
+    other(1, "--run_id=first")
+    done = betman("train_model", *TINY, "--epochs=1", "--run_id=second", str(dataset),
+                  cwd=tmp_path, OMP_NUM_THREADS="1")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "another training run" not in done.stderr

@@ -232,7 +232,7 @@ def test_a_kill_while_a_model_is_replaced_loses_neither(harness):
 def test_an_error_at_any_write_is_one_message(harness, error):
     """A full or broken disk, a read-only one, a network file system that lost its server."""
     way, runs = harness
-    for point in runs.chosen(16 if way == "one process" else 3):
+    for point in runs.chosen(8 if way == "one process" else 1):
         result = runs.run(*point, error)
         assert result["same"], result
         assert "Traceback" not in result["said"], result

@@ -93,6 +93,16 @@ def same_as_one(place: Path, run_id: str) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
+def thorough_but(quick, cases):
+    """Let `make test` take one of several cases, and `make test-all` all of them."""
+    return [
+        case if case == quick
+        else pytest.param(*(case if isinstance(case, tuple) else (case,)),
+                          marks=pytest.mark.thorough)
+        for case in cases
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_same_model_on_every_strategy(strategy, place):
     said = done(betman("train_model", *LINE, *launched(strategy), f"--run_id={strategy}", "data",
@@ -158,7 +168,7 @@ def test_one_process_reads_for_all_of_its_machine(place):
     assert nothing_stays_in_shared_memory(before)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", thorough_but("deepspeed_zero3", STRATEGIES))
 def test_frozen_backbones_and_supervised_tasks(strategy, place):
     """On a pretrained backbone that is kept: all tasks at once, on one and on two processes."""
     line = [*TINY, "--epochs=1", "--train_sample=0.2", "--annot_format=csv_events", "--fps=30",
@@ -195,7 +205,7 @@ def test_other_backbones_shard_as_a_whole(preset, place):
     assert apart(one, two) < 1e-5
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "deepspeed_zero2", "fsdp"])
+@pytest.mark.parametrize("strategy", thorough_but("fsdp", ["ddp", "deepspeed_zero2", "fsdp"]))
 def test_mixed_precision_keeps_float32_weights(strategy, place):
     done(betman("train_model", *LINE, *launched(strategy), "--mixed_precision=bf16",
                 f"--run_id=bf16-{strategy}", "data", cwd=place))  # fmt: skip
@@ -437,7 +447,10 @@ def machines():
             ip("netns", "delete", space)
 
 
-@pytest.mark.parametrize(("strategy", "each"), [("ddp", 1), ("ddp", 2), ("deepspeed_zero2", 1)])
+@pytest.mark.parametrize(
+    ("strategy", "each"),
+    thorough_but(("ddp", 2), [("ddp", 1), ("ddp", 2), ("deepspeed_zero2", 1)]),
+)
 def test_two_machines_train_the_same_model(strategy, each, place, machines):
     run_id = f"machines-{strategy}-{each}"
     jobs = []

@@ -15,6 +15,8 @@ from lisbet.core.lock import Lock
 from lisbet.errors import StoppedError
 from lisbet.models.multitask import MultiTaskModel, load_backbone
 from lisbet.options import TrainOptions
+from lisbet.processes.cores import cores
+from lisbet.processes.other_runs import warn_of_other_runs
 from lisbet.processes.together import together
 from lisbet.training import resume, run_folder, strategy
 from lisbet.training.batching import Batching
@@ -57,6 +59,8 @@ def _train(
     run, description, checkpoint = make_run(accelerator, options, started)
     if options.debug_step is None:
         _warn_of_warmup(options)
+    if accelerator.num_processes == 1 and accelerator.device.type == "cpu":
+        warn_of_other_runs(cores())
     run.lock = lock
     setup, speaks = run.setup, accelerator.is_main_process
     if options.dry_run:
