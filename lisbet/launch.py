@@ -208,7 +208,7 @@ def start(name: str, words: list[str], options: LaunchOptions) -> None:
     how += ["--num_machines", machines, "--machine_rank", rank, "--main_process_ip", host]
     common = os.environ | {LAUNCHED: json.dumps([str(word) for word in how])}
     if options.verbose < 2:  # what torch says in many lines, betman says in one
-        common.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        common.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     meeting = {"MASTER_ADDR": host, "MASTER_PORT": str(port), "WORLD_SIZE": str(processes),
                "LOCAL_WORLD_SIZE": str(here)}  # fmt: skip
     environments = [

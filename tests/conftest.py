@@ -177,6 +177,16 @@ def betman(*words: object, cwd: Path, **environment: str) -> subprocess.Complete
     )
 
 
+def thorough_but(quick: object, cases: list) -> list:
+    """Let `make test` take one of several cases, and `make test-all` all of them."""
+    return [
+        case if case == quick
+        else pytest.param(*(case if isinstance(case, tuple) else (case,)),
+                          marks=pytest.mark.thorough)
+        for case in cases
+    ]  # fmt: skip
+
+
 def hurt(file: Path, damage: str) -> None:
     """Damage a file: "missing", "cut" by its last byte, or one bit of it "flipped"."""
     content = bytearray(file.read_bytes())

@@ -128,8 +128,12 @@ def other(dataset, tmp_path):
 @pytest.mark.parametrize("launch", [[], ["--launch=ddp", "--num_processes=1"]])
 def test_another_run_on_the_same_cores_is_named(launch, other, dataset, tmp_path):
     first = other(BOUND, "--run_id=first")
-    done = betman("train_model", *TINY, "--epochs=1", "--run_id=second", *launch, str(dataset),
-                  cwd=tmp_path, OMP_NUM_THREADS="")  # fmt: skip
+    line = ["train_model", *TINY, "--epochs=1", "--run_id=second", *launch, str(dataset)]
+    done = subprocess.run(
+        [sys.executable, "-m", "lisbet", *line], cwd=tmp_path, capture_output=True, text=True,
+        timeout=120, check=False,
+        env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (said,) = [line for line in done.stderr.splitlines() if "another training run" in line]
     assert f"process {first.pid}" in said or f", {first.pid}" in said

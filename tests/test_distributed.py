@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY, betman, names, walk, write_dataset, write_recording
+from conftest import TINY, betman, names, thorough_but, walk, write_dataset, write_recording
 
 from lisbet import model_dir
 from lisbet.training.trackers.events import read_events
@@ -91,16 +91,6 @@ def same_as_one(place: Path, run_id: str) -> None:
         ours, theirs = (np.genfromtxt(path / file, delimiter=",", names=True).tolist()
                         for path in (one, run))  # fmt: skip
         np.testing.assert_allclose(ours, theirs, rtol=1e-4)
-
-
-def thorough_but(quick, cases):
-    """Let `make test` take one of several cases, and `make test-all` all of them."""
-    return [
-        case if case == quick
-        else pytest.param(*(case if isinstance(case, tuple) else (case,)),
-                          marks=pytest.mark.thorough)
-        for case in cases
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

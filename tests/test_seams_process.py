@@ -11,9 +11,8 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
-from conftest import TINY, write_dataset
+from conftest import TINY, child_processes, write_dataset
 
 from lisbet import launch
 from lisbet.cli import main, parse
@@ -146,22 +145,28 @@ def test_a_hangup_that_nohup_ignores_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_the_launcher_hands_all_signals_on():
-    program = "import signal, time; signal.signal(signal.{0}, lambda *_: exit(7)); time.sleep(60)"
-    before = {name: signal.getsignal(getattr(signal, name)) for name in stop_signals.NAMES}
-    try:
-        for name in stop_signals.NAMES:
-            timer = threading.Timer(1, os.kill, (os.getpid(), getattr(signal, name)))
-            timer.start()
-            with pytest.raises(ToldError) as told:
-                launch._run([sys.executable, "-c", program.format(name)], [dict(os.environ)])
-            assert told.value.exit_code == 7
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+@pytest.fixture
+def handlers():
+    """Start with the system's handlers, of which nohup ignores one; put back what was there."""
+    numbers = [getattr(signal, name) for name in stop_signals.NAMES]
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-def test_the_launcher_stops_all_when_one_is_killed(monkeypatch):
+@pytest.mark.parametrize("name", stop_signals.NAMES)
+def test_the_launcher_hands_signals_on(name, handlers):
+    program = (
+        f"import signal, time; signal.signal(signal.{name}, lambda *_: exit(7)); time.sleep(20)"
+    )
+    threading.Timer(1, os.kill, (os.getpid(), getattr(signal, name))).start()
+    with pytest.raises(ToldError) as told:
+        launch._run([sys.executable, "-c", program], [dict(os.environ)])
+    assert told.value.exit_code == 7
+
+
+def test_the_launcher_stops_all_when_one_is_killed(monkeypatch, handlers):
     monkeypatch.setattr(launch, "GRACE_S", 0.5)
     program = (
         "import os, signal, time\n"
@@ -169,15 +174,11 @@ def test_the_launcher_stops_all_when_one_is_killed(monkeypatch):
         "time.sleep(60)"
     )
     environments = [{**os.environ, "RANK": str(rank)} for rank in range(3)]
-    before = {name: signal.getsignal(getattr(signal, name)) for name in stop_signals.NAMES}
-    try:
-        said = r"process 1 \(pid \d+\) was ended by signal SIGKILL"
-        with pytest.raises(ProcessError, match=said):
-            launch._run([sys.executable, "-c", program], environments)
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
-    assert not psutil.Process().children()
+    before = child_processes()
+    said = r"process 1 \(pid \d+\) was ended by signal SIGKILL"
+    with pytest.raises(ProcessError, match=said):
+        launch._run([sys.executable, "-c", program], environments)
+    assert child_processes() <= before
 
 
 def test_the_launcher_imports_no_torch(place):
