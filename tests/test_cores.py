@@ -103,7 +103,7 @@ def test_openmp_of_each_start_lets_its_threads_sleep_soon(start, dataset, tmp_pa
     found = [line.split("'")[1] for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
     if not found:
         pytest.skip("this torch does not compute with GNU OpenMP")
-    assert found[-1] == "20000"
+    assert found[-1] == "5000"
 
 
 @pytest.fixture

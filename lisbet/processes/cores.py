@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lisbet.processes.cgroups import CGROUPS, OWN_CGROUP, own_groups, text_of
 
-SPIN_COUNT = "20000"
+SPIN_COUNT = "5000"
 """How often a waiting thread of GNU OpenMP looks before it sleeps; see benchmarks/contention.py."""
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 """Environment variables of GNU OpenMP that say how threads wait."""
