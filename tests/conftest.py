@@ -1,6 +1,8 @@
 """What the tests share: small recordings, real ones where there are any, and a way to run."""
 
+import atexit
 import contextlib
+import functools
 import logging
 import os
 import subprocess
@@ -13,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import xarray as xr
+from fork_server import ForkServer
 
 from lisbet.config import Features
 from lisbet.data.bank import Bank
@@ -54,8 +57,9 @@ def _no_process_is_left() -> Iterator[None]:
     for pid in child_processes() - before:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
-            if any("multiprocessing" in word for word in process.cmdline()):
-                continue  # Python's own helpers, which end with this process
+            helpers = ("multiprocessing", "fork_server")
+            if any(name in word for word in process.cmdline() for name in helpers):
+                continue  # they end with this process
             for one in [*process.children(recursive=True), process]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
@@ -164,10 +168,28 @@ def dataset(tmp_path: Path) -> Path:
     return write_dataset(tmp_path / "data", [60, 80, 8, 50])
 
 
-def betman(*words: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run betman as a user does, in a process of its own."""
+READ_WHEN_NEEDED = {"LISBET_RENDEZVOUS_S", "OMP_NUM_THREADS"}
+"""Environment variables that a forked process follows; torch reads others when it is loaded."""
+
+
+@functools.cache
+def forking_python() -> str:
+    """A Python that starts in milliseconds, see fork_server; where it cannot, the usual one."""
+    try:
+        server = ForkServer()
+    except RuntimeError:
+        return sys.executable
+    atexit.register(server.close)
+    return str(server.python)
+
+
+def betman(
+    *words: object, cwd: Path, real: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run betman in a process of its own: a forked one, or with `real` as a user does."""
+    real = real or not environment.keys() <= READ_WHEN_NEEDED
     return subprocess.run(
-        [sys.executable, "-m", "lisbet", *map(str, words)],
+        [sys.executable if real else forking_python(), "-m", "lisbet", *map(str, words)],
         cwd=cwd,
         env={**os.environ, **environment},
         capture_output=True,

@@ -184,12 +184,12 @@ def test_help_and_argument_errors_do_not_load_torch(words):
 
 
 def test_errors_are_one_message_without_a_traceback(tmp_path):
-    done = betman("train_model", "nowhere", cwd=tmp_path)
+    done = betman("train_model", "nowhere", cwd=tmp_path, real=True)
     assert done.returncode == 2
     assert done.stderr.startswith("betman: error: nowhere does not exist")
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
-    assert "Traceback" in betman("train_model", "-vv", "nowhere", cwd=tmp_path).stderr
+    assert "Traceback" in betman("train_model", "-vv", "nowhere", cwd=tmp_path, real=True).stderr
 
 
 def test_a_defect_is_told_apart_from_bad_input(monkeypatch, capsys):
@@ -204,7 +204,7 @@ def test_a_defect_is_told_apart_from_bad_input(monkeypatch, capsys):
 
 
 def test_the_module_is_the_same_program(tmp_path):
-    module = betman("--version", cwd=tmp_path)
+    module = betman("--version", cwd=tmp_path, real=True)
     script = subprocess.run(
         [sys.executable, "-c", "from lisbet.cli import main; main(['--version'])"],
         capture_output=True, text=True, check=True,

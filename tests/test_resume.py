@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import TINY, betman, hurt, thorough_but, write_dataset
+from conftest import TINY, betman, forking_python, hurt, thorough_but, write_dataset
 
 from lisbet import model_dir
 from lisbet.cli import main
@@ -34,15 +34,15 @@ def place(tmp_path_factory) -> Path:
     return place
 
 
-def start(place: Path, run_id: str, *words: str) -> subprocess.Popen:
+def start(place: Path, run_id: str, *words: str, python: str = sys.executable) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "lisbet", *LINE, *words, f"--run_id={run_id}", "data"],
+        [python, "-m", "lisbet", *LINE, *words, f"--run_id={run_id}", "data"],
         cwd=place, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
 def finish(place: Path, run_id: str, *words: str) -> str:
-    job = start(place, run_id, *words)
+    job = start(place, run_id, *words, python=forking_python())
     out, said = job.communicate(timeout=300)
     assert job.returncode == 0, said
     return out + said

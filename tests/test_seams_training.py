@@ -125,7 +125,8 @@ def test_a_compiled_run_makes_the_same_model_and_is_resumed_without_compiling(pl
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler on a CPU, and there is no g++")
     main([*RUN, "--epochs=2", "--run_id=plain", "data"])
-    done = betman(*RUN, "--epochs=1", "--run_id=compiled", "--compile", "data", cwd=place)
+    done = betman(*RUN, "--epochs=1", "--run_id=compiled", "--compile", "data", cwd=place,
+                  real=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "not compiled" not in done.stderr
     main([*RUN, "--epochs=2", "--run_id=compiled", "--resume", "data"])
@@ -156,7 +157,8 @@ def test_two_processes_with_a_compiler(place):
                 "mixed_precision": "no", "num_machines": 1, "num_processes": 2,
                 "dynamo_config": {"dynamo_backend": "EAGER"}}  # fmt: skip
     Path("dynamo.yaml").write_text(yaml.safe_dump(settings))
-    done = betman(*RUN, "--epochs=1", "--launch=dynamo.yaml", "--run_id=two", "data", cwd=place)
+    done = betman(*RUN, "--epochs=1", "--launch=dynamo.yaml", "--run_id=two", "data", cwd=place,
+                  real=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
     main([*RUN, "--epochs=1", "--run_id=one", "data"])
     two, one = weights_of("two"), weights_of("one")

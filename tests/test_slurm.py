@@ -42,14 +42,24 @@ def place(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def one(place) -> Path:
-    done(betman("train_model", *LINE, "--run_id=one", "data", cwd=place))
+    done(betman("train_model", *LINE, "--run_id=one", "data", cwd=place, real=True))
     return place / "models" / "one"
 
 
 @pytest.fixture(scope="module")
 def whole(place) -> Path:
     """A long run that nothing interrupted; another number of threads would round otherwise."""
-    done(betman("train_model", *LONG, "--run_id=whole", "data", cwd=place, OMP_NUM_THREADS="1"))
+    done(
+        betman(
+            "train_model",
+            *LONG,
+            "--run_id=whole",
+            "data",
+            cwd=place,
+            real=True,
+            OMP_NUM_THREADS="1",
+        )
+    )
     return place / "models" / "whole"
 
 
