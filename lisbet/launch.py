@@ -19,8 +19,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import psutil
-
 from lisbet.errors import ConfigError, ProcessError, ToldError, unknown
 from lisbet.options import LaunchConfigsOptions, LaunchOptions
 from lisbet.processes import environment, stop_signals
@@ -300,9 +298,15 @@ def _run(command: list[str], environments: list[dict[str, str]]) -> None:
     LisbetError
         With the exit code of the one that failed first, which has said why.
     """
-    # Passed on, so that the processes save and leave in their own time.
-    stop_signals.install(_pass_on)
     started: list[subprocess.Popen] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        """Send a signal to the processes, so that they save and leave in their own time."""
+        del frame
+        for process in started:
+            process.send_signal(number)
+
+    stop_signals.install(pass_on)
     try:
         for own in environments:
             started.append(subprocess.Popen(command, env=own, preexec_fn=_end_with_the_launcher))  # noqa: PERF401
@@ -352,10 +356,3 @@ def _end_with_the_launcher() -> None:
     """Let the system send this process SIGTERM when the one that started it has been killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _pass_on(number: int, frame: FrameType | None) -> None:
-    """Send a signal to the processes of the run."""
-    del frame
-    for child in psutil.Process().children():
-        child.send_signal(number)

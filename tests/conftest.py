@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import functools
 import logging
 import os
 import subprocess
@@ -172,15 +171,18 @@ READ_WHEN_NEEDED = {"LISBET_RENDEZVOUS_S", "OMP_NUM_THREADS"}
 """Environment variables that a forked process follows; torch reads others when it is loaded."""
 
 
-@functools.cache
+servers: list[ForkServer] = []
+
+
 def forking_python() -> str:
     """A Python that starts in milliseconds, see fork_server; where it cannot, the usual one."""
-    try:
-        server = ForkServer()
-    except RuntimeError:
-        return sys.executable
-    atexit.register(server.close)
-    return str(server.python)
+    if not servers or servers[-1].process.poll() is not None:
+        try:
+            servers.append(ForkServer())
+        except RuntimeError:
+            return sys.executable
+        atexit.register(servers[-1].close)
+    return str(servers[-1].python)
 
 
 def betman(

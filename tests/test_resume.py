@@ -129,6 +129,8 @@ def test_interrupted_runs_come_to_the_same_end(name, times, place):
 def test_every_damaged_shard_is_noticed(name, place, capsys):
     """A flipped byte in any file: weights, optimizer, scores, progress, manifest."""
     run = place / "models" / f"{name}-damaged"
+    if not (place / "models" / f"{name}-whole").exists():
+        finish(place, f"{name}-whole", *WAYS[name])
     shutil.copytree(place / "models" / f"{name}-whole", run, dirs_exist_ok=True)
     newest, before = published_checkpoints(run)
     files = [path for path in sorted(newest.rglob("*")) if path.is_file()]
@@ -222,7 +224,8 @@ from lisbet.training.sampler import Sampler
 drawn = Sampler.batch
 def patched(self, epoch, step, rows):
     batch = drawn(self, epoch, step, rows)
-    if epoch * self.steps + step in {steps} and os.environ["RANK"] == "1":
+    due = self.part == "train" and epoch * self.steps + step in {steps}
+    if due and os.environ["RANK"] == "1":
         windows, labels = batch["warp"]
         batch["warp"] = (windows * float("inf"), labels)
     return batch
@@ -276,7 +279,7 @@ def test_a_sharded_checkpoint_that_cannot_be_written(launch, place):
         assert last_step(place / "models" / f"{run_id}-stops") == 7
 
 
-@pytest.mark.parametrize("launch", thorough_but("deepspeed_zero2", ["ddp", "deepspeed_zero2"]))
+@pytest.mark.parametrize("launch", ["ddp", "deepspeed_zero2"])
 def test_bad_steps_are_left_out_by_all_alike(launch, place):
     """The samples of one process give an infinite loss: no process makes that step."""
     words = ["--skip_nonfinite=2", "--micro_batch_size=4"]
@@ -535,7 +538,7 @@ def break_loss(monkeypatch, *steps: int) -> None:
 
     def broken(self, epoch, step, rows):
         batch = drawn(self, epoch, step, rows)
-        if epoch * self.steps + step in steps:
+        if self.part == "train" and epoch * self.steps + step in steps:
             windows, labels = batch["warp"]
             batch["warp"] = (windows * float("inf"), labels)
         return batch
