@@ -158,13 +158,17 @@ def test_wandb_survives_kills(place):
         there = published_checkpoints(Path("models/a"))
         return max((int(folder.name[5:]) for folder in there), default=0)
 
-    for _ in range(2):
+    def written() -> int:
+        files = Path("models/a/wandb").glob("offline-run-*/*.wandb")
+        return sum(file.stat().st_size > 1000 for file in files)
+
+    for number in range(2):
         begun = last_step()
         command = [sys.executable, "-m", "lisbet", *LINE, "--epochs=400", "--resume", "--wandb",
                    "--wandb_mode=offline", "data"]  # fmt: skip
         with subprocess.Popen(command, cwd=place, stderr=subprocess.DEVNULL) as process:
             for _ in range(1200):
-                if last_step() >= begun + 12:
+                if last_step() >= begun + 12 and written() > number:
                     break
                 time.sleep(0.05)
             process.kill()
