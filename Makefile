@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 DEMO ?= demo
 # Two tests at a time; each computes with one thread, unless it is about threads.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 MINIMUM ?= .venv-minimum
 MINIMUM_EXTRAS := deepspeed remote tensorboard wandb
 comma := ,
