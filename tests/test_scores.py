@@ -87,3 +87,10 @@ def test_scores_of_an_earlier_version_are_refused():
     scores = Scores({"order": Order()}, torch.device("cpu"))
     with pytest.raises(ModelError, match="earlier version"):
         scores.load([{"loss.order.mean_value": torch.zeros(())}], 0, 1)
+
+
+def test_a_mean_of_nothing_is_no_number():
+    """Such as the loss of an epoch of which every step was left out."""
+    found = Scores({"order": Order()}, torch.device("cpu")).compute("train")
+    assert np.isnan(found["order_train_loss"])
+    assert "gradient_norm" not in found

@@ -1,5 +1,7 @@
 """Losses and scores of all tasks over an epoch: over every batch and every process."""
 
+import math
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -130,4 +132,4 @@ class Scores:
 
 def _mean(counts: Tensor) -> float:
     total, number = counts.tolist()
-    return total / number if number else 0.0
+    return total / number if number else math.nan
