@@ -1,4 +1,4 @@
-"""How OpenMP's threads should wait: steps per second alone, and beside busy processes.
+"""How OpenMP's threads should wait: steps per second alone, and with competing processes.
 
     python benchmarks/contention.py [--seconds 6] [--rounds 3] [--busy 0,1,2] [--tiny]
 
@@ -88,7 +88,7 @@ def report(model: str, busy: list[int], found: dict[tuple[str, int], list[float]
 
 
 def measure(setting: str, busy: int, words: list[str], seconds: float, place: str) -> float:
-    """Return the steps per second of a process with a setting, beside busy ones."""
+    """Return the steps per second of a process with a setting, while others compute."""
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(busy)]
     try:

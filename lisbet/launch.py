@@ -299,17 +299,22 @@ def _run(command: list[str], environments: list[dict[str, str]]) -> None:
         With the exit code of the one that failed first, which has said why.
     """
     started: list[subprocess.Popen] = []
+    asked: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         """Send a signal to the processes, so that they save and leave in their own time."""
         del frame
+        asked.append(number)
         for process in started:
             process.send_signal(number)
 
     stop_signals.install(pass_on)
     try:
         for own in environments:
-            started.append(subprocess.Popen(command, env=own, preexec_fn=_end_with_the_launcher))  # noqa: PERF401
+            process = subprocess.Popen(command, env=own, preexec_fn=_end_with_the_launcher)
+            started.append(process)
+            for number in asked:  # before it was there
+                process.send_signal(number)
         first = _first_failure(started)
         if first is not None:
             _wait_for_all(started, GRACE_S)

@@ -353,7 +353,14 @@ def test_information(place, capsys):
     main(["dataset_info", "data"])
     files = capsys.readouterr().out
     assert "4 recordings, 198 frames" in files
-    assert "x from 1 to 99" in files or "from" in files
+    found = [xr.load_dataset(file)["position"] for file in Path("data").glob("*/tracking.nc")]
+    assert len(found) == 4
+    ranges = [
+        f"{axis} from {min(float(one.sel(space=axis).min()) for one in found):.0f} to "
+        f"{max(float(one.sel(space=axis).max()) for one in found):.0f}"
+        for axis in ("x", "y")
+    ]
+    assert f"axes:        {', '.join(ranges)}\n" in files
     assert "8 to" in files
     converted("--data_scale=100x100")
     capsys.readouterr()

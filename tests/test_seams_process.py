@@ -161,9 +161,9 @@ def test_the_launcher_hands_signals_on(name, handlers):
         f"import signal, time; signal.signal(signal.{name}, lambda *_: exit(7)); time.sleep(20)"
     )
     threading.Timer(1, os.kill, (os.getpid(), getattr(signal, name))).start()
-    with pytest.raises(ToldError) as told:
+    with pytest.raises(ToldError) as caught:
         launch._run([sys.executable, "-c", program], [dict(os.environ)])
-    assert told.value.exit_code == 7
+    assert caught.value.exit_code == 7
 
 
 def test_the_launcher_stops_all_when_one_is_killed(monkeypatch, handlers):

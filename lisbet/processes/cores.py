@@ -16,7 +16,7 @@ def let_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> Non
     """Let threads that wait for others sleep soon, unless the user has said how they wait.
 
     GNU OpenMP, which PyTorch computes with, lets them spin for milliseconds by default. Alone on a
-    machine that gains a little; beside other processes it takes the cores that they, and the
+    machine that gains a little; with other processes it takes the cores that they, and the
     threads that are waited for, need. OpenMP reads the variables when torch is imported.
     """
     if not any(name in environment for name in WAITING):
