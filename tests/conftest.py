@@ -53,6 +53,10 @@ def _no_process_is_left() -> Iterator[None]:
     """Kill what a test has started and not waited for: it failed, or ran into its time limit."""
     before = child_processes()
     yield
+    if (wandb := sys.modules.get("wandb")) and "WANDB_SERVICE" in os.environ:
+        with contextlib.suppress(Exception):  # its program may have ended
+            wandb.teardown()  # the next test, and whatever it starts, would look for that program
+        os.environ.pop("WANDB_SERVICE", None)
     for pid in child_processes() - before:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)

@@ -1,7 +1,10 @@
 """W&B gives a run its id: under the agent of a sweep, from the environment, or by itself."""
 
+import contextlib
+import os
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from test_tracking import interrupted, place, steps_of, stop_after, train  # noqa: F401
@@ -19,7 +22,7 @@ def recorded_id() -> str:
 def require_each_step_once(run_id: str, files: int) -> None:
     paths = wandb_files.files_of(RUN, run_id)
     assert len(paths) == files
-    assert len(list((RUN / "wandb").glob("offline-run-*"))) == files  # none of another id
+    assert len(list((RUN / "wandb").glob("offline-run-*/*.wandb"))) == files  # none of another id
     steps = [row["_step"] for path in paths for row in wandb_files.history(path)]
     assert steps == steps_of(events.read_events(RUN / "events.jsonl"))
     assert recorded_id() == run_id
@@ -79,6 +82,30 @@ def test_an_id_that_wandb_chooses_by_itself_is_recorded(place, monkeypatch):  # 
         train("--epochs=2", "--resume", "--wandb", code=75)
     train("--epochs=2", "--resume", "--wandb")
     require_each_step_once("its-own", files=2)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_another_service_is_started_when_that_of_the_environment_has_ended(
+    place,  # noqa: F811
+    monkeypatch,
+    known,
+):
+    """A service ends with the program that started it; WANDB_SERVICE may name it all the same."""
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    train("--epochs=1", "--resume", "--wandb")
+    address = os.environ["WANDB_SERVICE"]
+    for child in psutil.Process().children(recursive=True):
+        if "wandb-core" in child.name():
+            child.kill()
+            child.wait(10)
+    if not known:  # as in a process that inherits the variable
+        with contextlib.suppress(Exception):
+            wandb.teardown()
+        os.environ["WANDB_SERVICE"] = address
+    train("--epochs=2", "--resume", "--wandb")
+    require_each_step_once(recorded_id(), files=2)
 
 
 @pytest.mark.parametrize("run_id", ["a[b]c", "a*"])

@@ -94,8 +94,15 @@ class WandbTracker:
 
     def _start(self) -> None:
         mode = self._mode()
+        inherited = wandb.env.SERVICE in os.environ
         try:
-            self.run = self._init(mode)
+            try:
+                self.run = self._init(mode)
+            except Exception:
+                if not inherited:
+                    raise
+                _end_service()  # it was started earlier, and may have ended since
+                self.run = self._init(mode)
         except Exception as error:
             if mode != "online":
                 raise
@@ -200,7 +207,7 @@ def _has_login() -> bool:
 
 
 def _end_service() -> None:
-    """End the program that W&B started for this process."""
+    """End the program that W&B started for this process, and let W&B start another."""
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if "wandb-core" in child.name() and child.is_running():
@@ -209,3 +216,4 @@ def _end_service() -> None:
                 child.kill()
     with contextlib.suppress(Exception):
         wandb.teardown()  # it finds the program gone; at the end of this process it would say so
+    os.environ.pop(wandb.env.SERVICE, None)
