@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,7 +172,7 @@ def dataset(tmp_path: Path) -> Path:
     return write_dataset(tmp_path / "data", [60, 80, 8, 50])
 
 
-READ_WHEN_NEEDED = {"LISBET_RENDEZVOUS_S", "OMP_NUM_THREADS"}
+READ_WHEN_NEEDED = {"LISBET_RENDEZVOUS_S", "OMP_NUM_THREADS", "TEST_PATCH"}
 """Environment variables that a forked process follows; torch reads others when it is loaded."""
 
 
@@ -203,6 +204,21 @@ def betman(
         timeout=300,
         check=False,
     )
+
+
+def workers(job: subprocess.Popen, run_id: str) -> list[int]:
+    """Return the processes that train, oldest first: those of the run, without the launcher."""
+    word = f"--run_id={run_id}"
+    for _ in range(100):
+        found = [
+            process.pid
+            for process in psutil.process_iter(["cmdline"])
+            if word in (process.info["cmdline"] or ()) and process.pid != job.pid
+        ]
+        if len(found) >= 2:
+            return sorted(found)
+        time.sleep(0.1)
+    raise AssertionError("the launcher has no processes")
 
 
 def thorough_but(quick: object, cases: list) -> list:

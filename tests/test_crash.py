@@ -205,7 +205,7 @@ def harness(request, tmp_path_factory, crash):
 def test_a_kill_at_any_write_is_survived(harness):
     way, runs = harness
     assert len(runs.points) > 60
-    results = [runs.run(*point) for point in runs.chosen(200 if way == "one process" else 8)]
+    results = [runs.run(*point) for point in runs.chosen(100 if way == "one process" else 5)]
     print(f"{way}: {len(results)} of {len(runs.points)} points, "
           f"{sum(result['same'] for result in results)} survived")  # fmt: skip
     bad = [result for result in results if not result["same"]]

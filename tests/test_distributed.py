@@ -13,7 +13,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY, betman, names, thorough_but, walk, write_dataset, write_recording
+from conftest import (
+    TINY,
+    betman,
+    forking_python,
+    names,
+    thorough_but,
+    walk,
+    workers,
+    write_dataset,
+    write_recording,
+)
 
 from lisbet import model_dir
 from lisbet.training.trackers.events import read_events
@@ -122,6 +132,7 @@ def test_accumulated_passes_make_the_same_model(place):
 
 def test_torchrun_and_accelerate_launch_do_the_same(place):
     root = Path(__file__).parents[1]
+    forked = os.environ | {"PYTHON_EXEC": forking_python()}
     for run_id, launcher in {
         "torchrun": ["torch.distributed.run", "--nproc_per_node=2"],
         "accelerate": ["accelerate.commands.accelerate_cli", "launch", "--num_processes=2",
@@ -130,7 +141,8 @@ def test_torchrun_and_accelerate_launch_do_the_same(place):
         done(subprocess.run(
             [sys.executable, "-m", *launcher, "-m", "lisbet", "train_model", *LINE,
              "--micro_batch_size=4", f"--run_id={run_id}", "data"],
-            cwd=place, capture_output=True, text=True, timeout=300, check=False,
+            cwd=place, env=forked if run_id == "accelerate" else None,
+            capture_output=True, text=True, timeout=300, check=False,
         ))  # fmt: skip
         same_as_one(place, run_id)
 
@@ -139,19 +151,16 @@ def test_one_process_reads_for_all_of_its_machine(place):
     """The second one cannot read, and is slow; it trains on the first one's copy, in memory."""
     script = place / "reads.py"
     script.write_text(
-        "import os, sys, time\nimport lisbet.training.datasets as datasets\n"
-        "from lisbet.cli import main\nfrom lisbet.training.sampler import Sampler\n"
+        "import os, time\nimport lisbet.training.datasets as datasets\n"
+        "from lisbet.training.sampler import Sampler\n"
         "batch = Sampler.batch\n"
         "def slow(*rest):\n    time.sleep(0.2)\n    return batch(*rest)\n"
-        "if os.environ['RANK'] == '1':\n    datasets.load_records, Sampler.batch = None, slow\n"
-        "main(sys.argv[1:])\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    datasets.load_records, Sampler.batch = None, slow\n"
     )
     before = in_shared_memory()
-    done(subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", script,
-         "train_model", *LINE, "--run_id=shared", "data"],
-        cwd=place, capture_output=True, text=True, timeout=300, check=False,
-    ))  # fmt: skip
+    done(betman("train_model", *LINE, *launched("ddp"), "--run_id=shared", "data", cwd=place,
+                TEST_PATCH=str(script)))  # fmt: skip
     same_as_one(place, "shared")
     row = read_events(place / "models" / "shared" / "events.jsonl")[-1]
     assert 0.1 < row["rank_skew_s"] < row["step_s"]  # though all take the same time for a step
@@ -239,14 +248,14 @@ def free_port() -> int:
 
 
 def by_hand(
-    rank: int, port: int, *words: str, cwd: Path, program: tuple = ("-m", "lisbet"), **more: str
+    rank: int, port: int, *words: str, cwd: Path, real: bool = False, **more: str
 ) -> subprocess.Popen:
     """Start one of two processes with no launcher that would end it."""
     environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
                    "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
                    "MASTER_PORT": str(port), **more}  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, *program, *words],
+        [sys.executable if real else forking_python(), "-m", "lisbet", *words],
         cwd=cwd, env={**os.environ, **environment}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -286,13 +295,12 @@ def test_a_process_killed_while_it_reads_a_store(victim, memory, place):
     """Both ends: nothing stays in shared memory, and the run goes on to the same model."""
     script = place / "dies_reading.py"
     script.write_text(
-        "import os, signal, sys\nfrom lisbet.cli import main\nfrom lisbet.data.store import Store\n"
-        "read, left = Store.read, [0 if sys.argv[1] == 'all' else 12]\n"
+        "import os, signal\nfrom lisbet.data.store import Store\n"
+        f"read, left = Store.read, [{0 if memory == 'all' else 12}]\n"
         "def dies(self, first, last):\n"
         "    if not left[0]:\n        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    left[0] -= 1\n    return read(self, first, last)\n"
-        "if os.environ['RANK'] == sys.argv[2]:\n    Store.read = dies\n"
-        "main(sys.argv[3:])\n"
+        f"if os.environ['RANK'] == '{victim}':\n    Store.read = dies\n"
     )
     if not (place / "parts.zarr").exists():
         write_dataset(place / "parts", [60 + n for n in range(20)])
@@ -301,9 +309,8 @@ def test_a_process_killed_while_it_reads_a_store(victim, memory, place):
     line = [*LINE, "--data_format=zarr", f"--bank_memory={memory}", "--checkpoint_every=3steps"]
     done(betman(*["train_model", *line, f"--run_id=whole{victim}", "parts.zarr"], cwd=place))
     port, before = free_port(), in_shared_memory()
-    program = (script, memory, str(victim), "train_model")
-    words = [*line, f"--run_id={run_id}", "parts.zarr"]
-    pair = [by_hand(rank, port, *words, cwd=place, program=program) for rank in (0, 1)]
+    words = ["train_model", *line, f"--run_id={run_id}", "parts.zarr"]
+    pair = [by_hand(rank, port, *words, cwd=place, TEST_PATCH=str(script)) for rank in (0, 1)]
     _, said = pair[1 - victim].communicate(timeout=60)
     pair[victim].communicate()
     assert (pair[victim].returncode, pair[1 - victim].returncode) == (-signal.SIGKILL, 1)
@@ -318,11 +325,10 @@ def test_a_process_killed_while_it_reads_a_store(victim, memory, place):
 
 
 def test_a_killed_process_is_named_by_the_launcher(place):
-    command = [sys.executable, "-m", "lisbet", *ENDLESS, *launched("ddp"), "--run_id=named"]
+    command = [forking_python(), "-m", "lisbet", *ENDLESS, *launched("ddp"), "--run_id=named"]
     with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True) as job:
         wait_for(place / "models" / "named" / model_dir.WEIGHTS_LAST)
-        children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
-        os.kill(int(children[-1]), signal.SIGKILL)
+        os.kill(workers(job, "named")[-1], signal.SIGKILL)
         _, said = job.communicate(timeout=60)
     assert job.returncode == 1
     assert "was ended by signal SIGKILL" in said
@@ -331,7 +337,8 @@ def test_a_killed_process_is_named_by_the_launcher(place):
 
 def test_a_process_that_hangs_is_given_up(place):
     port = free_port()
-    pair = [by_hand(rank, port, *ENDLESS, "--run_id=hangs", cwd=place) for rank in (0, 1)]
+    pair = [by_hand(rank, port, *ENDLESS, "--run_id=hangs", cwd=place, real=rank == 1)
+            for rank in (0, 1)]  # fmt: skip
     wait_for(place / "models" / "hangs" / model_dir.WEIGHTS_LAST)
     pair[1].send_signal(signal.SIGSTOP)
     try:
@@ -387,7 +394,7 @@ def test_tasks_of_srun_are_processes(place):
                  "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2",
                  "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}  # fmt: skip
         pair.append(subprocess.Popen(
-            [sys.executable, "-m", "lisbet", "train_model", *LINE, "--run_id=srun", "data"],
+            [forking_python(), "-m", "lisbet", "train_model", *LINE, "--run_id=srun", "data"],
             cwd=place, env={**os.environ, **slurm}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         ))  # fmt: skip
@@ -402,7 +409,8 @@ def test_a_command_for_one_is_run_by_one(place):
     said = done(subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "lisbet",
          "model_info", "models/one/model_config.yml"],
-        cwd=place, capture_output=True, text=True, timeout=300, check=False,
+        cwd=place, env=os.environ | {"PYTHON_EXEC": forking_python()}, capture_output=True,
+        text=True, timeout=300, check=False,
     ))  # fmt: skip
     assert said.stdout.count("model:  ") == 1
 

@@ -17,7 +17,7 @@ from lisbet import model_dir
 from lisbet.cli import main
 from lisbet.errors import ConfigError, DataError
 from lisbet.training.batching import Batching
-from lisbet.training.optim import rate_factor
+from lisbet.training.optim import EagerAdamW, rate_factor
 from lisbet.training.sampler import split
 from lisbet.training.status import read_status
 
@@ -411,11 +411,32 @@ def test_real_mice_train_four_tasks_and_the_losses_fall(real, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     main(["train_model", "--run_id=a", "--emb_dim=16", "--num_layers=2", "--num_heads=2",
           "--hidden_dim=32", "--window_size=60", "--learning_rate=3e-3", "--warmup_epochs=0",
-          "--epochs=2", "--train_sample=0.3", "--save_history",
+          "--epochs=2", "--train_sample=0.15", "--save_history",
           str(real / "mouse_pair_nc")])  # fmt: skip
     first, last = history(tmp_path / "models" / "a")
     for task in ("cons", "order", "shift", "warp"):
         assert last[f"{task}_train_loss"] < first[f"{task}_train_loss"]
+
+
+def test_the_optimizer_is_that_of_pytorch():
+    """The same weights bit for bit, after loading its state too; its hooks are called."""
+    calls, found = [], []
+    for kind in (EagerAdamW, torch.optim.AdamW):
+        weights = [torch.nn.Parameter(torch.arange(6.0).reshape(2, 3)) for _ in range(2)]
+        first, second = (kind([w], lr=0.1, weight_decay=0.1, fused=True) for w in weights)
+        second.register_step_post_hook(lambda *_, kind=kind: calls.append(kind))
+        for number in range(3):
+            weights[0].grad = weights[1].grad = torch.full((2, 3), 0.5 - number)
+            (first if number < 2 else second).step()
+            first.zero_grad()
+            assert weights[0].grad is None
+            with torch.no_grad():
+                weights[1].copy_(weights[0])
+            second.load_state_dict(first.state_dict())
+            weights[0], weights[1] = weights
+        found.append(weights[1].detach())
+    assert torch.equal(*found)
+    assert calls == [EagerAdamW, torch.optim.AdamW]
 
 
 @pytest.mark.parametrize(

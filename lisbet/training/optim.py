@@ -3,7 +3,6 @@
 import inspect
 import math
 import sys
-import types
 
 import torch
 from torch import nn
@@ -40,29 +39,25 @@ def rate_factor(step: int, steps_per_epoch: int, warmup_epochs: int) -> float:
     return (1 + math.cos(math.pi * position / cycle)) / 2
 
 
+class EagerAdamW(torch.optim.AdamW):
+    """AdamW whose methods do not load torch's compiler.
+
+    PyTorch hides the methods of optimizers from the compiler at their first call, and imports it
+    for that: more than a second of processor time, for what is never used here. Without those
+    decorators, these are the same methods; hooks and the profiler see them as usual.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
 def make_optimizer(
     model: nn.Module, learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     """Return AdamW over the weights that are trained, all of which it changes in one kernel."""
-    compiler_is_loaded = "torch._dynamo" in sys.modules
-    if not compiler_is_loaded:
-        _mark_methods()
+    kind = torch.optim.AdamW if "torch._dynamo" in sys.modules else EagerAdamW
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=weight_decay, fused=True)
-    if not compiler_is_loaded:
-        # Without the decorator that tells the compiler of the step, and loads it for that.
-        plain_step = inspect.unwrap(torch.optim.AdamW.step)
-        optimizer.step = torch.no_grad()(types.MethodType(plain_step, optimizer))  # type: ignore[method-assign]
-    return optimizer
-
-
-def _mark_methods() -> None:
-    """Mark the methods of optimizers as hidden from torch's compiler.
-
-    PyTorch hides them at their first call, for which it loads the compiler: more than a second of
-    processor time, for what is never used here, as no optimizer is compiled.
-    """
-    for method in vars(torch.optim.Optimizer).values():
-        plain = getattr(method, "__wrapped__", None)
-        if plain is not None and not hasattr(plain, "__dynamo_disable"):
-            plain.__dynamo_disable = plain
+    return kind(trained, lr=learning_rate, weight_decay=weight_decay, fused=True)
