@@ -43,7 +43,7 @@ def main() -> None:
                 cwd=cwd, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
             run = cwd / "models" / way
-            imports = "import lisbet.training.consolidate, deepspeed.utils.zero_to_fp32"
+            imports = "import lisbet.training.checkpoint.consolidate, deepspeed.utils.zero_to_fp32"
             if "deepspeed" not in way:
                 imports = imports.split(",")[0]
             base, _ = peak([sys.executable, "-c", imports], cwd)

@@ -107,10 +107,10 @@ def measure(setting: str, busy: int, words: list[str], seconds: float, place: st
 def work(seconds: float, words: list[str]) -> float:
     """Train for some seconds; return the steps per second."""
     from lisbet.cli import parse
-    from lisbet.processes.together import together
+    from lisbet.distributed.failure_watch import together
     from lisbet.training.loop import make_run
     from lisbet.training.run_folder import with_run_id
-    from lisbet.training.signals import Agreement
+    from lisbet.training.stopping import Agreement
 
     options = with_run_id(parse(["train_model", *words, "datasets/SampleData"]).options)
     with together("no") as accelerator:

@@ -191,7 +191,7 @@ Keep = Callable[..., None]
 
 def make_recordings(folder: Path, frames: int, count: int) -> None:
     """Write simulated recordings of two mice, with the keypoints of CalMS21."""
-    from lisbet.data.simulate import FPS, INDIVIDUALS, KEYPOINTS, simulate
+    from lisbet.data.hub._simulate import FPS, INDIVIDUALS, KEYPOINTS, simulate
 
     simulated = simulate([frames // count] * count, seed=1)
     for number, recording in enumerate(simulated):
@@ -319,7 +319,7 @@ def rates(sizes: Sizes, keep: Keep) -> None:
 
 def equality(sizes: Sizes, keep: Keep) -> None:
     """Compare CPU and GPU: samples bit by bit, losses and weights over 20 steps, in float32."""
-    from lisbet.processes.together import together
+    from lisbet.distributed.failure_watch import together
     from lisbet.training.evaluate import forward
     from lisbet.training.loop import build
     from lisbet.training.optim import make_optimizer
@@ -368,8 +368,8 @@ def waits_of_a_step(sizes: Sizes) -> str:
     """Return what in a training step makes this process wait for the GPU, or "none"."""
     import warnings
 
-    from lisbet.processes.together import together
-    from lisbet.training.signals import Agreement
+    from lisbet.distributed.failure_watch import together
+    from lisbet.training.stopping import Agreement
 
     with together("no") as accelerator:
         run, agreement = made_run(sizes, accelerator, sizes.batches[0]), Agreement()
@@ -386,8 +386,8 @@ def waits_of_a_step(sizes: Sizes) -> str:
 
 def speed(sizes: Sizes, precision: str, keep: Keep) -> None:
     """Time training steps, over batch size and mode, in one precision."""
-    from lisbet.processes.together import together
-    from lisbet.training.signals import Agreement
+    from lisbet.distributed.failure_watch import together
+    from lisbet.training.stopping import Agreement
 
     torch.backends.cuda.matmul.allow_tf32 = precision == "TF32"  # as --tf32 does
     with together("bf16" if precision == "bf16" else "no") as accelerator:

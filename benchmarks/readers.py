@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lisbet.config import Dataset
+from lisbet.core.config import Dataset
+from lisbet.data.files.versions import FileChoice
 from lisbet.data.load import find_sources
 from lisbet.data.readers import READERS
 from lisbet.data.readers._peek import Peek
 from lisbet.data.readers.auto import format_of
-from lisbet.data.versions import FileChoice
 
 Points = dict[tuple[str, str, str], np.ndarray]
 """Coordinates of each frame by individual, keypoint and axis."""

@@ -29,12 +29,12 @@ import xarray as xr
 from torch.utils.data import DataLoader, IterableDataset
 
 from lisbet import augment
-from lisbet.allocator import keep_freed_memory
-from lisbet.config import Features, Window
+from lisbet.core.allocator import keep_freed_memory
+from lisbet.core.config import Features, Window
 from lisbet.data.bank import Bank
 from lisbet.data.record import Record
 from lisbet.tasks import TASKS
-from lisbet.training.sampler import Sampler
+from lisbet.training.datasets.sampler import Sampler
 
 FEATURES = Features(
     individuals=("resident", "intruder"),

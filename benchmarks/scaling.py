@@ -127,14 +127,14 @@ def work(asked: argparse.Namespace) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     from lisbet.cli import parse
-    from lisbet.processes.together import together
-    from lisbet.training import strategy
-    from lisbet.training.batching import Batching
+    from lisbet.distributed.failure_watch import together
+    from lisbet.training.datasets.batching import Batching
     from lisbet.training.evaluate import forward
     from lisbet.training.loop import build
     from lisbet.training.optim import make_optimizer
     from lisbet.training.scores import Scores
     from lisbet.training.setup import Setup
+    from lisbet.training.strategies import strategy
 
     words = ["train_model", *SPEC, f"--batch_size={asked.batch_size}", "datasets/SampleData"]
     options = parse(words).options  # type: ignore[union-attr]

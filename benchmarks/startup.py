@@ -76,7 +76,7 @@ def make_data(place: Path) -> None:
     import numpy as np
     import xarray as xr
 
-    from lisbet.data.simulate import INDIVIDUALS, KEYPOINTS, simulate
+    from lisbet.data.hub._simulate import INDIVIDUALS, KEYPOINTS, simulate
 
     for number, recording in enumerate(simulate([1000, 1000], seed=1)):
         folder = place / "data" / f"r{number}"

@@ -21,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from accelerate import Accelerator
 from wandb_server import WandbServer
 
-from lisbet import model_dir
 from lisbet.data.hub.sample_data import write
+from lisbet.distributed.failure_watch import together
+from lisbet.models import model_dir
 from lisbet.options import TrainOptions
-from lisbet.processes.together import together
 from lisbet.training.loop import make_run
 from lisbet.training.run import Run
-from lisbet.training.signals import Agreement
+from lisbet.training.stopping import Agreement
 
 OFF, OFFLINE, DEAD = "none", "W&B offline", "W&B, server died"
 

@@ -25,14 +25,14 @@ import torch
 import xarray as xr
 import zarr
 
-from lisbet.config import Features, Window
+from lisbet.core.config import Features, Window
 from lisbet.data.bank import Bank
+from lisbet.data.hub._simulate import ARENA_PX, FPS, INDIVIDUALS, KEYPOINTS
 from lisbet.data.hub._write import write_tracks
-from lisbet.data.simulate import ARENA_PX, FPS, INDIVIDUALS, KEYPOINTS
-from lisbet.data.store import COLUMNS, MARK, POSITION, VERSION, Store, new_arrays, write_table
-from lisbet.data.stream import MovingBank
+from lisbet.data.streaming_bank import MovingBank
+from lisbet.data.zarr.store import COLUMNS, MARK, POSITION, VERSION, Store, new_arrays, write_table
 from lisbet.tasks import TASKS
-from lisbet.training.sampler import Sampler
+from lisbet.training.datasets.sampler import Sampler
 
 FEATURES = Features(individuals=INDIVIDUALS, keypoints=KEYPOINTS, space=("x", "y"))
 WINDOW, BATCH = Window(size=200), 128
@@ -253,7 +253,7 @@ def large(place: Path, gigabytes: float = 10, cap: int = 512) -> None:
 def training(place: str, cap: int, share: float, words: str) -> dict:
     """Train a small network by betman, in this process, and look at its memory."""
     from lisbet.cli import main
-    from lisbet.data.stream import Tracks
+    from lisbet.data.streaming_bank import Tracks
 
     moves, move = [], Tracks._move
     Tracks._move = lambda self, position: (moves.append(position), move(self, position))[1]  # type: ignore[method-assign]
@@ -401,7 +401,7 @@ def distances(
 
 def learning(place: Path) -> None:
     """Accuracy on held-out recordings of SampleData, sampled uniformly and by the moving bank."""
-    from lisbet.training.history import read_history
+    from lisbet.training.logging.history import read_history
 
     os.chdir(place)
     run = [sys.executable, "-m", "lisbet"]

@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 from fork_server import ForkServer
 
-from lisbet.config import Features
+from lisbet.core.config import Features
 from lisbet.data.bank import Bank
 from lisbet.data.record import Record
 

@@ -9,10 +9,10 @@ import pytest
 from conftest import names, walk, write_dataset
 
 from lisbet.cli import main
-from lisbet.config import Dataset
-from lisbet.data import store
+from lisbet.core.config import Dataset
+from lisbet.core.errors import DataError
 from lisbet.data.load import load_records
-from lisbet.errors import DataError
+from lisbet.data.zarr import store
 from lisbet.options import DataOptions
 
 ALL = bool(os.environ.get("LISBET_ALL_CRASHES"))

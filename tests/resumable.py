@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from conftest import TINY, forking_python
 
-from lisbet import model_dir
-from lisbet.training.manifest import Manifest, published_checkpoints
+from lisbet.models import model_dir
+from lisbet.training.checkpoint.manifest import Manifest, published_checkpoints
 
 LINE = ["train_model", *TINY, "--warmup_epochs=1", "--dev_ratio=0.5",
         "--dev_sample=0.3", "--save_history", "--hash_samples",

@@ -8,9 +8,9 @@ from conftest import SHARED, names, walk, write_recording
 from test_boris import FRAMES, frames_of, load, span, state, track, write
 
 from lisbet.cli import main
+from lisbet.core.errors import DataError
 from lisbet.data.hub._write import write_annotations
 from lisbet.data.labels import LABEL_READERS, Choice
-from lisbet.errors import DataError
 
 HEADER = "behavior,start_time,end_time\n"
 READER = LABEL_READERS["csv_events"]

@@ -1,38 +1,28 @@
-"""Imports go one way: a room may use the rooms below it, and none above."""
+"""Imports go one way: a package may import from the packages below it, and from none above."""
 
 import ast
 from pathlib import Path
 
 import lisbet
 
-ROOMS = [  # from top to bottom; rooms on one line do not know each other
+LAYERS = [  # from top to bottom; packages on one line do not import each other
     ["__main__"],
     ["cli"],
-    ["slurm"],
-    ["launch"],
-    ["plots", "runs", "doctor"],
-    ["training", "evaluation", "fetch_model"],
-    ["predict"],
-    ["run_split", "result_tables"],
-    ["model_dir"],
+    ["commands"],
+    ["training"],
     ["tasks"],
     ["data", "models"],
     ["options"],
     ["augment"],
-    ["sidecar"],
-    ["config"],
-    ["drawing", "history_page", "frame_scores"],
-    ["registry", "allocator", "transfer", "yaml_files", "processes", "option_text"],
+    ["distributed"],
     ["core"],
-    ["redact"],
-    ["errors"],
     ["__init__"],
 ]
 ROOT = Path(lisbet.__file__).parent
 
 
 def imports():
-    """(module, room, imported room), for every import of the package within itself."""
+    """(module, its package, imported package), for every import of the package within itself."""
     for file in sorted(ROOT.rglob("*.py")):
         parts = file.relative_to(ROOT).with_suffix("").parts
         for node in ast.walk(ast.parse(file.read_text())):
@@ -51,17 +41,27 @@ def imports():
 
 
 def test_imports_go_one_way():
-    level = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
+    level = {name: number for number, row in enumerate(LAYERS) for name in row}
     found = list(imports())
     assert len(found) > 100
     wrong = [
         f"{module} imports {target}"
-        for module, room, target in found
-        if room != target and level[target] <= level[room]
+        for module, package, target in found
+        if package != target and level[target] <= level[package]
     ]
     assert not wrong
 
 
-def test_every_file_has_a_room():
-    rooms = {room for row in ROOMS for room in row}
-    assert {path.stem for path in ROOT.iterdir() if path.stem != "__pycache__"} == rooms
+def test_every_package_has_a_layer():
+    names = {name for row in LAYERS for name in row}
+    assert {path.stem for path in ROOT.iterdir() if path.stem != "__pycache__"} == names
+
+
+def test_folders_are_short():
+    folders = [ROOT, *(path for path in ROOT.rglob("*") if path.is_dir())]
+    entries = {
+        str(folder.relative_to(ROOT)): sum(path.suffix == ".py" for path in folder.iterdir())
+        for folder in folders
+    }
+    assert entries["commands"] > 10
+    assert not {folder: count for folder, count in entries.items() if count > 14}

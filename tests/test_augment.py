@@ -15,11 +15,11 @@ from lisbet.augment._permutations import permutations
 from lisbet.augment.gauss_jitter import normals
 from lisbet.augment.rotation import axis_rotation
 from lisbet.cli import parse
-from lisbet.config import Window
-from lisbet.data.draws import uniforms
-from lisbet.errors import ConfigError
+from lisbet.core.config import Window
+from lisbet.core.errors import ConfigError
+from lisbet.data.rng import uniforms
 from lisbet.tasks import TASKS
-from lisbet.training.sampler import Sampler
+from lisbet.training.datasets.sampler import Sampler
 
 W = 20
 SETTINGS = {"kp_ablation": {"pB": 0.3}}

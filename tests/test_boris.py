@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from conftest import SHARED, names, walk
 
-from lisbet.config import Dataset
+from lisbet.core.config import Dataset
+from lisbet.core.errors import DataError
 from lisbet.data.annotations import video_names
 from lisbet.data.labels import LABEL_READERS, Choice
 from lisbet.data.load import Source, load_records, read_one
-from lisbet.errors import DataError
 from lisbet.options import DataOptions
 
 FRAMES = 300

@@ -7,12 +7,12 @@ import pytest
 import torch
 from conftest import TINY, hurt, names, write_dataset
 
-from lisbet import model_dir
 from lisbet.cli import main
+from lisbet.models import model_dir
 from lisbet.models.multitask import MultiTaskModel
-from lisbet.training import batching
-from lisbet.training.batching import Batching, bytes_kept
-from lisbet.training.manifest import Manifest, published_checkpoints, verified
+from lisbet.training.checkpoint.manifest import Manifest, published_checkpoints, verified
+from lisbet.training.datasets import batching
+from lisbet.training.datasets.batching import Batching, bytes_kept
 
 
 @pytest.fixture(scope="module")

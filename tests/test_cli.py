@@ -8,7 +8,7 @@ from conftest import betman
 
 from lisbet.cli import main, parse
 from lisbet.cli.commands import COMMANDS
-from lisbet.errors import ConfigError
+from lisbet.core.errors import ConfigError
 
 
 def options(line: str):

@@ -19,13 +19,13 @@ import zarr
 from conftest import TINY, names, walk, write_dataset, write_recording
 
 from lisbet.cli import main
-from lisbet.config import Dataset
-from lisbet.data import store, writer
+from lisbet.core.config import Dataset
+from lisbet.core.errors import DataError
 from lisbet.data.load import load_records
-from lisbet.data.store import Store
-from lisbet.errors import DataError
+from lisbet.data.zarr import store, writer
+from lisbet.data.zarr.store import Store
 from lisbet.options import DataOptions
-from lisbet.training.manifest import published_checkpoints
+from lisbet.training.checkpoint.manifest import published_checkpoints
 
 LENGTHS = [60, 80, 8, 50]
 

@@ -13,9 +13,9 @@ import zarr
 from conversion import NEW, OLD, chosen, convert, lengths, make_place, refused
 from fsspec.implementations.memory import MemoryFileSystem
 
-from lisbet.data import remote, store, writer
-from lisbet.data.store import Store
-from lisbet.errors import DataError
+from lisbet.core.errors import DataError
+from lisbet.data.zarr import remote, store, writer
+from lisbet.data.zarr.store import Store
 
 # Zarr leaves coroutines of other keys behind when one fails.
 pytestmark = [

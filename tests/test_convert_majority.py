@@ -11,12 +11,12 @@ import zarr
 from conftest import names, walk, write_dataset, write_recording
 
 from lisbet.cli import main
-from lisbet.config import Dataset
+from lisbet.core.config import Dataset
+from lisbet.core.errors import DataError
 from lisbet.data.labels import LABEL_READERS
 from lisbet.data.load import find_sources, load_records
-from lisbet.data.majority import read_usual, usual_features
+from lisbet.data.preparation.majority import read_usual, usual_features
 from lisbet.data.readers import READERS
-from lisbet.errors import DataError
 from lisbet.options import DataOptions
 
 ODD = names().model_copy(update={"keypoints": ("point0", "point1", "tail")})
@@ -158,7 +158,7 @@ def test_an_annotation_format_that_only_reads_whole_files(place, monkeypatch):
     """As formats from other packages may."""
     annotate({"r0": "b,0,0.1\n", "r1": "a,0,0.1\n", "r2": "", "a_first": ""})
     reader = replace(LABEL_READERS["csv_events"], names=None)
-    monkeypatch.setattr("lisbet.data.majority.LABEL_READERS", {"csv_events": reader})
+    monkeypatch.setattr("lisbet.data.preparation.majority.LABEL_READERS", {"csv_events": reader})
     dataset = Dataset(path=place / "data", format="movement", annotations="csv_events")
     files = [source.files for source in find_sources(dataset)]
     usual = read_usual(files, dataset, DataOptions())

@@ -11,13 +11,14 @@ from conftest import names, walk, write_recording
 from conversion import NEW, OLD, chosen, convert, lengths, make_place, refused
 
 from lisbet.cli import main
-from lisbet.config import Dataset
-from lisbet.core import address, folders
+from lisbet.core import address
 from lisbet.core.address import parse_data_path
-from lisbet.core.files import write_text
-from lisbet.core.write_log import LOG
-from lisbet.data import destination, writer
-from lisbet.errors import ConfigError
+from lisbet.core.config import Dataset
+from lisbet.core.errors import ConfigError
+from lisbet.core.storage import folders
+from lisbet.core.storage.files import write_text
+from lisbet.core.storage.write_log import LOG
+from lisbet.data.zarr import destination, writer
 
 
 @pytest.fixture

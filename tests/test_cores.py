@@ -9,8 +9,8 @@ import pytest
 from conftest import TINY, betman
 from test_memory import tree
 
-from lisbet.processes import environment
-from lisbet.processes.cores import cores, let_threads_sleep
+from lisbet.distributed import environment
+from lisbet.distributed.cores import cores, let_threads_sleep
 
 BOUND = len(os.sched_getaffinity(0))
 
@@ -51,7 +51,7 @@ def test_a_slurm_job_has_the_cores_that_slurm_says(tmp_path):
 @pytest.mark.skipif(BOUND < 2, reason="one core can not be left out of one")
 def test_cores_that_a_process_is_bound_to():
     code = ("import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]);"
-            "from lisbet.processes.cores import cores; print(cores())")  # fmt: skip
+            "from lisbet.distributed.cores import cores; print(cores())")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
                           check=True)  # fmt: skip
     assert done.stdout.strip() == "1"

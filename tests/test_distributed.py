@@ -25,9 +25,9 @@ from conftest import (
     write_recording,
 )
 
-from lisbet import model_dir
-from lisbet.training.trackers.events import read_events
-from lisbet.training.trackers.wandb_files import history
+from lisbet.models import model_dir
+from lisbet.training.logging.events import read_events
+from lisbet.training.logging.wandb_files import history
 
 STRATEGIES = ["ddp", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3", "fsdp"]
 LINE = [*TINY, "--epochs=1", "--warmup_epochs=0", "--dev_ratio=0.5", "--dev_sample=0.3",
@@ -151,8 +151,8 @@ def test_one_process_reads_for_all_of_its_machine(place):
     """The second one cannot read, and is slow; it trains on the first one's copy, in memory."""
     script = place / "reads.py"
     script.write_text(
-        "import os, time\nimport lisbet.training.datasets as datasets\n"
-        "from lisbet.training.sampler import Sampler\n"
+        "import os, time\nimport lisbet.training.datasets.banks as datasets\n"
+        "from lisbet.training.datasets.sampler import Sampler\n"
         "batch = Sampler.batch\n"
         "def slow(*rest):\n    time.sleep(0.2)\n    return batch(*rest)\n"
         "if os.environ.get('RANK') == '1':\n"
@@ -295,7 +295,7 @@ def test_a_process_killed_while_it_reads_a_store(victim, memory, place):
     """Both ends: nothing stays in shared memory, and the run goes on to the same model."""
     script = place / "dies_reading.py"
     script.write_text(
-        "import os, signal\nfrom lisbet.data.store import Store\n"
+        "import os, signal\nfrom lisbet.data.zarr.store import Store\n"
         f"read, left = Store.read, [{0 if memory == 'all' else 12}]\n"
         "def dies(self, first, last):\n"
         "    if not left[0]:\n        os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -525,7 +525,7 @@ def test_a_taken_port_is_left_to_its_owner(place):
 
 def test_deepspeed_that_is_missing(tmp_path, monkeypatch, capsys):
     from lisbet.cli import main
-    from lisbet.processes import environment
+    from lisbet.distributed import environment
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(environment.importlib.util, "find_spec", lambda _: None)

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lisbet.config import Dataset
+from lisbet.core.config import Dataset
+from lisbet.core.errors import DataError
 from lisbet.data.load import find_sources as found
 from lisbet.data.load import load_records, read_one
 from lisbet.data.readers import READERS
-from lisbet.errors import DataError
 from lisbet.options import DataOptions
 
 LEVELS = ["scorer", "individuals", "bodyparts", "coords"]

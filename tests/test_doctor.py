@@ -7,8 +7,8 @@ from collections import namedtuple
 
 import pytest
 
-from lisbet import doctor
 from lisbet.cli import main
+from lisbet.commands import doctor
 
 WHATS = ("versions", "devices", "memory", "shared memory", "disk space", "disk speed",
          "file locks", "caches", "container", "SLURM", "W&B", "communication")  # fmt: skip

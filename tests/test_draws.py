@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lisbet.data.draws import pick, uniforms
+from lisbet.data.rng import pick, uniforms
 
 FIXED = [[0.342688575721137, 0.31608561418457215, 0.8484115341605281]]
 

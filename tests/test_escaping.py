@@ -11,9 +11,9 @@ import pytest
 from conftest import TINY, walk, write_recording
 
 from lisbet.cli import main, parse
-from lisbet.config import Features
-from lisbet.history_page import RunHistory, page
-from lisbet.training.card import code, escaped
+from lisbet.commands.history_page import RunHistory, page
+from lisbet.core.config import Features
+from lisbet.training.logging.model_card import code, escaped
 
 ODD = "a<script>alert(1)</script>|`x`\n# b\n```\n$(touch ran)"
 
@@ -149,7 +149,7 @@ def stubs(tmp_path, monkeypatch):
 @pytest.fixture
 def script(monkeypatch, capsys):
     """Print a script without the slow checks of the options, which are tested elsewhere."""
-    monkeypatch.setattr("lisbet.slurm._check", lambda *rest: None)
+    monkeypatch.setattr("lisbet.commands.slurm_script._check", lambda *rest: None)
 
     def print_script(*words: str) -> str:
         main(["slurm_script", "--run_id=a", *words])

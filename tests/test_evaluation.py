@@ -9,14 +9,14 @@ import torch
 from conftest import TINY, names, walk, write_recording
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support
 
-from lisbet import model_dir
 from lisbet.cli import main
+from lisbet.commands.evaluation import multiclass_report, multilabel_report
+from lisbet.core.errors import ConfigError
+from lisbet.core.yaml_files import read_yaml, write_yaml
 from lisbet.data.record import Record
-from lisbet.errors import ConfigError
-from lisbet.evaluation import multiclass_report, multilabel_report
+from lisbet.models import model_dir
 from lisbet.models.multitask import ModelConfig, MultiTaskModel
-from lisbet.run_split import RunSplit
-from lisbet.yaml_files import read_yaml, write_yaml
+from lisbet.training.datasets.run_split import RunSplit
 
 REPORT = Path("evaluations/m/evaluation_report.yml")
 PATHS = ["m/model_config.yml", "m/weights/weights_last.pt"]

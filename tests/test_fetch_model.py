@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from conftest import TINY, write_dataset
 
-from lisbet import model_dir
 from lisbet.cli import main
-from lisbet.core.write_log import LOG
+from lisbet.core.storage.write_log import LOG
+from lisbet.models import model_dir
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "lisbet32x4-calms21U-embedder"

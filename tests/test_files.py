@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from lisbet.core import folders as folders_module
-from lisbet.core import lock as lock_module
-from lisbet.core import rename
-from lisbet.core.files import (
+from lisbet.core.errors import OutputError
+from lisbet.core.storage import folders as folders_module
+from lisbet.core.storage import lock as lock_module
+from lisbet.core.storage import rename
+from lisbet.core.storage.files import (
     append_text,
     claim,
     copy_files,
@@ -23,7 +24,7 @@ from lisbet.core.files import (
     write_file,
     write_text,
 )
-from lisbet.core.folders import (
+from lisbet.core.storage.folders import (
     kept,
     new_folder,
     publish_folder,
@@ -33,10 +34,9 @@ from lisbet.core.folders import (
     unfinished_folders,
     write_folder,
 )
-from lisbet.core.lock import LockedError, has_ended, locked, require_unlocked, this_holder
-from lisbet.core.subfolders import remove_temporaries
-from lisbet.core.write_log import LOG, WriteLog
-from lisbet.errors import OutputError
+from lisbet.core.storage.lock import LockedError, has_ended, locked, require_unlocked, this_holder
+from lisbet.core.storage.subfolders import remove_temporaries
+from lisbet.core.storage.write_log import LOG, WriteLog
 
 MODEL = frozenset({"model"})
 
@@ -423,7 +423,7 @@ def test_a_full_disk_is_one_message_and_keeps_the_earlier_file(tmp_path):
     write_text(path, "old")
     program = (
         "import resource, signal, sys, torch; from pathlib import Path\n"
-        "from lisbet.model_dir import save_weights\n"
+        "from lisbet.models.model_dir import save_weights\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         f"path = Path({str(path)!r})\n"

@@ -10,10 +10,10 @@ from conftest import SHARED, names, walk, write_recording
 from test_dlc_tables import simple
 
 from lisbet.cli import main
-from lisbet.config import Dataset
+from lisbet.core.config import Dataset
+from lisbet.core.errors import DataError
+from lisbet.data.files.versions import FileChoice, are_individuals, video_of
 from lisbet.data.load import find_sources, load_records
-from lisbet.data.versions import FileChoice, are_individuals, video_of
-from lisbet.errors import DataError
 from lisbet.options import DataOptions
 
 NET = "DLC_resnet50_projectshuffle1_200000"

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from lisbet.cli import main
 from lisbet.cli.commands import COMMANDS
-from lisbet.config import Dataset
+from lisbet.core.config import Dataset
+from lisbet.core.errors import DataError
+from lisbet.core.option_text import join_paths, split_paths
 from lisbet.data.load import find_sources, load_records
-from lisbet.errors import DataError
-from lisbet.option_text import join_paths, split_paths
 from lisbet.options import DataOptions, TrainOptions
 
 
@@ -91,7 +91,9 @@ def test_what_to_write_instead_is_said(tree, capsys):
 
 def test_links_to_folders_that_are_used_already(tmp_path, monkeypatch):
     warned = []
-    monkeypatch.setattr("lisbet.data.folders.log.warning", lambda text, *a: warned.append(text % a))
+    monkeypatch.setattr(
+        "lisbet.data.files.folders.log.warning", lambda text, *a: warned.append(text % a)
+    )
     for name in ("data/b/one", "data/b/two", "elsewhere/three"):
         recording(tmp_path / name)
     data = tmp_path / "data"
@@ -127,7 +129,9 @@ def test_a_file_that_is_linked_into_two_recordings(tmp_path):
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     warned = []
-    monkeypatch.setattr("lisbet.data.folders.log.warning", lambda text, *a: warned.append(text % a))
+    monkeypatch.setattr(
+        "lisbet.data.files.folders.log.warning", lambda text, *a: warned.append(text % a)
+    )
     recording(tmp_path / "a")
     (tmp_path / "lost+found").mkdir()
     scan = os.scandir
@@ -137,7 +141,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")
         return scan(path)
 
-    monkeypatch.setattr("lisbet.data.folders.os.scandir", refusing)
+    monkeypatch.setattr("lisbet.data.files.folders.os.scandir", refusing)
     assert found(tmp_path) == ["a"]
     assert warned == [
         f"{tmp_path / 'lost+found'} is left out: it cannot be read (Permission denied)"

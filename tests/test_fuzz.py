@@ -19,9 +19,18 @@ from hypothesis import strategies as st
 from lisbet import augment
 from lisbet.cli.argv import normalise
 from lisbet.cli.commands import COMMANDS
-from lisbet.config import Dataset, Hours, Interval, Renames, Scale, Selection, Settings, TaskData
+from lisbet.core.config import (
+    Dataset,
+    Hours,
+    Interval,
+    Renames,
+    Scale,
+    Selection,
+    Settings,
+    TaskData,
+)
+from lisbet.core.errors import LisbetError
 from lisbet.data.load import load_records
-from lisbet.errors import LisbetError
 from lisbet.options import DataOptions
 
 WORDS = st.text(alphabet="abxyz019,:;=*.[]-+eE _é\n\0", max_size=30) | st.text(max_size=20)

@@ -16,13 +16,13 @@ from conftest import names, walk, write_dataset, write_recording
 from zarr.errors import ZarrUserWarning
 
 from lisbet.cli import main
-from lisbet.config import Dataset
-from lisbet.data import limits
-from lisbet.data.ids import check_ids
+from lisbet.core.config import Dataset
+from lisbet.core.errors import DataError
+from lisbet.data.files import limits
+from lisbet.data.files.ids import check_ids
 from lisbet.data.labels import LABEL_READERS
 from lisbet.data.load import agree, find_sources, load_records
-from lisbet.data.store import Store
-from lisbet.errors import DataError
+from lisbet.data.zarr.store import Store
 from lisbet.options import DataOptions
 
 BAD_IDS = {
@@ -235,7 +235,7 @@ HDF5 = {
 @pytest.mark.parametrize("format", ["movement", "sleap"])
 def test_hdf5_files(tmp_path, monkeypatch, change, message, format):
     monkeypatch.setattr(limits, "memory_limit", lambda: 50 * 2**20)
-    monkeypatch.setattr("lisbet.data.hdf5.memory_limit", lambda: 50 * 2**20)
+    monkeypatch.setattr("lisbet.data.files.hdf5.memory_limit", lambda: 50 * 2**20)
 
     def prepared(file, folder):
         file.create_dataset("confidence", data=0.0)
@@ -435,7 +435,7 @@ def test_compression_of_stores(stored):
 
 
 def test_metadata_of_stores_is_bounded(stored, monkeypatch):
-    monkeypatch.setattr("lisbet.data.store.METADATA_BYTES", 1000)
+    monkeypatch.setattr("lisbet.data.zarr.store.METADATA_BYTES", 1000)
     refused(stored, r"zarr.json has \d+ bytes; expected at most 1000", "zarr")
 
 

@@ -14,12 +14,12 @@ import pytest
 import xarray as xr
 
 from lisbet.cli import main
-from lisbet.config import Dataset
-from lisbet.core.write_log import LOG
+from lisbet.core.config import Dataset
+from lisbet.core.storage.write_log import LOG
+from lisbet.core.yaml_files import read_yaml
 from lisbet.data.hub import _archives, _download, calms21, mabe22
 from lisbet.data.load import load_records
 from lisbet.options import DataOptions
-from lisbet.yaml_files import read_yaml
 
 VOCABULARY = {"attack": 0, "investigation": 1, "mount": 2, "other": 3}
 

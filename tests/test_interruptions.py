@@ -23,7 +23,7 @@ from resumable import (
 )
 
 from lisbet.cli import main
-from lisbet.training.manifest import published_checkpoints
+from lisbet.training.checkpoint.manifest import published_checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_deepspeed_cannot_change_its_processes(place):
 
 SLOW_OR_BROKEN_DISK = """
 import time
-import lisbet.training.checkpoint as checkpoint
+import lisbet.training.checkpoint.writer as checkpoint
 write = checkpoint._write_progress
 def patched(folder, progress, counts):
     {what}
@@ -162,7 +162,7 @@ checkpoint._write_progress = patched
 """
 BAD_SAMPLES = """
 import os
-from lisbet.training.sampler import Sampler
+from lisbet.training.datasets.sampler import Sampler
 drawn = Sampler.batch
 def patched(self, epoch, step, rows):
     batch = drawn(self, epoch, step, rows)
@@ -249,7 +249,7 @@ def test_an_interrupt_stops_and_a_second_one_leaves_at_once(place):
     """Two at once are one: a terminal and a launcher send the same."""
     code = (
         "import os, signal, time\n"
-        "from lisbet.training.signals import Stops\n"
+        "from lisbet.training.stopping import Stops\n"
         "with Stops() as stops:\n"
         "    stops.running = True\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
@@ -292,7 +292,7 @@ def test_torchrun_starts_it_again(place):
 
 
 def test_max_time_stops_by_itself(place, monkeypatch, capsys):
-    from lisbet.config import Hours
+    from lisbet.core.config import Hours
 
     monkeypatch.chdir(place)
     monkeypatch.setattr(Hours, "seconds", property(lambda _: 0.5))

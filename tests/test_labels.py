@@ -5,11 +5,11 @@ import pytest
 import xarray as xr
 from conftest import names, walk, write_recording
 
-from lisbet.config import Dataset
+from lisbet.core.config import Dataset
+from lisbet.core.errors import DataError
 from lisbet.data.hub._write import write_annotations
 from lisbet.data.labels import LABEL_READERS
 from lisbet.data.load import load_records
-from lisbet.errors import DataError
 from lisbet.options import DataOptions
 
 OLD = """Observation id,x,,,,,,,

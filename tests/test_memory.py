@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lisbet.processes.memory import available_memory
+from lisbet.distributed.memory import available_memory
 
 MB, GB = 2**20, 2**30
 
@@ -106,7 +106,7 @@ def test_limit_of_the_address_space():
     """`ulimit -v`, in a process of its own, as a limit cannot always be raised again."""
     line = (
         "import psutil, resource\n"
-        "from lisbet.processes.memory import available_memory\n"
+        "from lisbet.distributed.memory import available_memory\n"
         "limit = psutil.Process().memory_info().vms + 100 * 2**20\n"
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
         "print(available_memory())"
@@ -119,4 +119,7 @@ def test_only_one_place_asks_how_much_memory_is_free():
     package = Path(__file__).parents[1] / "lisbet"
     askers = [str(file.relative_to(package)) for file in package.rglob("*.py")
               if "virtual_memory" in file.read_text()]  # fmt: skip
-    assert sorted(askers) == ["doctor.py", "processes/memory.py"]  # the doctor names the total, too
+    assert sorted(askers) == [
+        "commands/doctor.py",
+        "distributed/memory.py",
+    ]  # the doctor names the total, too

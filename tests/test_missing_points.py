@@ -9,11 +9,11 @@ import xarray as xr
 from conftest import names, walk, write_recording
 
 from lisbet.cli import main
-from lisbet.config import Dataset
-from lisbet.data.gaps import without_gaps
+from lisbet.core.config import Dataset
+from lisbet.core.errors import DataError
 from lisbet.data.load import load_records
+from lisbet.data.preparation.gaps import without_gaps
 from lisbet.data.record import Record, from_dataset
-from lisbet.errors import DataError
 from lisbet.options import DataOptions
 
 

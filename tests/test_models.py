@@ -7,8 +7,8 @@ from conftest import names
 from pydantic import ValidationError
 from torch.nn import functional as F
 
-from lisbet.config import Features
-from lisbet.errors import ConfigError, LisbetError, ModelError
+from lisbet.core.config import Features
+from lisbet.core.errors import ConfigError, LisbetError, ModelError
 from lisbet.models.backbones import BACKBONES
 from lisbet.models.multitask import ModelConfig, MultiTaskModel, load_weights
 

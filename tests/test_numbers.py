@@ -6,10 +6,10 @@ import xarray as xr
 from conftest import names, walk, write_dataset, write_recording
 
 from lisbet.cli import main
-from lisbet.config import Dataset
+from lisbet.core.config import Dataset
+from lisbet.core.errors import DataError
 from lisbet.data.load import load_records
 from lisbet.data.record import from_dataset
-from lisbet.errors import DataError
 from lisbet.options import DataOptions
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from lisbet.cli.commands import COMMANDS
-from lisbet.errors import ConfigError
+from lisbet.core.errors import ConfigError
 
 
 def read(tmp_path, text: str):

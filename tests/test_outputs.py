@@ -12,19 +12,20 @@ import pytest
 import torch
 from conftest import TINY, write_dataset
 
-from lisbet import model_dir, predict
 from lisbet.cli import main
-from lisbet.config import require_name
-from lisbet.core import lock as lock_module
-from lisbet.core.files import require_file_target, write_text
-from lisbet.core.folders import interrupted, kept, remove_unfinished_part, write_folder
-from lisbet.core.lock import locked
-from lisbet.core.results import lies_in, require_result_files
-from lisbet.core.write_log import LOG, WriteLog
+from lisbet.commands import predict
+from lisbet.core.config import require_name
+from lisbet.core.errors import OutputError
+from lisbet.core.storage import lock as lock_module
+from lisbet.core.storage.files import require_file_target, write_text
+from lisbet.core.storage.folders import interrupted, kept, remove_unfinished_part, write_folder
+from lisbet.core.storage.lock import locked
+from lisbet.core.storage.results import lies_in, require_result_files
+from lisbet.core.storage.write_log import LOG, WriteLog
 from lisbet.data.hub import sample_data
 from lisbet.data.hub._download import RemoteFile, bring, remove_download
-from lisbet.errors import OutputError
-from lisbet.training.manifest import published_checkpoints
+from lisbet.models import model_dir
+from lisbet.training.checkpoint.manifest import published_checkpoints
 
 OWN = ["models/own/model_config.yml", "models/own/weights/weights_last.pt"]
 EMBEDDER = ["models/own-embedder/model_config.yml", "models/own-embedder/weights/weights_last.pt"]

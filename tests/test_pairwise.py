@@ -34,7 +34,7 @@ from conftest import names, walk, write_recording
 from forked_runs import Ended, ForkedRuns
 from test_readers import write_dlc
 
-from lisbet.training.status import FINISHED, read_status
+from lisbet.training.logging.status import FINISHED, read_status
 
 pytestmark = pytest.mark.pairwise
 TRAINED, REFUSED = trained(), refused()

@@ -11,9 +11,9 @@ import pytest
 from matplotlib.image import imread
 
 from lisbet.cli import main
+from lisbet.data.hub._simulate import simulate
 from lisbet.data.hub.sample_data import SEED, write
-from lisbet.data.simulate import simulate
-from lisbet.training.history import write_history
+from lisbet.training.logging.history import write_history
 
 
 @pytest.fixture

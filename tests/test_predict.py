@@ -8,10 +8,10 @@ import torch
 import yaml
 from conftest import TINY, names, write_dataset
 
-from lisbet import model_dir
 from lisbet.cli import main
-from lisbet.config import Dataset
+from lisbet.core.config import Dataset
 from lisbet.data.load import load_records
+from lisbet.models import model_dir
 from lisbet.options import DataOptions
 
 MODEL = ("models/a/model_config.yml", "models/a/weights/weights_last.pt")

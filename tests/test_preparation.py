@@ -10,11 +10,11 @@ import torch
 import yaml
 from conftest import TINY, names, walk, write_dataset, write_recording
 
-from lisbet import model_dir
 from lisbet.cli import main
-from lisbet.config import Selection
-from lisbet.data.preparation import distinct_rates, merged
-from lisbet.errors import ConfigError
+from lisbet.core.config import Selection
+from lisbet.core.errors import ConfigError
+from lisbet.data.preparation.compatibility import distinct_rates, merged
+from lisbet.models import model_dir
 from lisbet.models.heads import EmbeddingHeadConfig
 from lisbet.models.multitask import ModelConfig, MultiTaskModel
 from lisbet.options import EmbeddingOptions

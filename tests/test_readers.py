@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from conftest import names, walk, write_dataset, write_recording
 
-from lisbet.config import Dataset, Features, Renames, Scale, Selection
+from lisbet.core.config import Dataset, Features, Renames, Scale, Selection
+from lisbet.core.errors import DataError
 from lisbet.data.bank import Bank
 from lisbet.data.load import find_sources, load_records, summary
-from lisbet.errors import DataError
 from lisbet.options import DataOptions
 
 

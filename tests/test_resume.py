@@ -12,11 +12,11 @@ import yaml
 from conftest import betman, hurt, write_dataset
 from resumable import STOPPED, fingerprint, last_step, short
 
-from lisbet import model_dir
 from lisbet.cli import main
-from lisbet.core.write_log import LOG
-from lisbet.training.manifest import published_checkpoints
-from lisbet.training.sampler import Sampler
+from lisbet.core.storage.write_log import LOG
+from lisbet.models import model_dir
+from lisbet.training.checkpoint.manifest import published_checkpoints
+from lisbet.training.datasets.sampler import Sampler
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +226,7 @@ def test_some_steps_may_be_left_out(here, monkeypatch, capsys):
 
 def full_disk(monkeypatch, *, after: int) -> None:
     """Let every state after some be refused, as a full disk does."""
-    from lisbet.training import strategy
+    from lisbet.training.strategies import strategy
 
     save, calls = strategy.save_tensors, []
 

@@ -5,9 +5,9 @@ import pytest
 from conftest import names, walk, write_recording
 
 from lisbet.cli import main
-from lisbet.config import Dataset, Scale
+from lisbet.core.config import Dataset, Scale
+from lisbet.core.errors import DataError
 from lisbet.data.load import load_records
-from lisbet.errors import DataError
 from lisbet.options import DataOptions
 
 

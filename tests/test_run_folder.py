@@ -13,12 +13,12 @@ import torch
 import yaml
 from conftest import TINY, write_dataset
 
-from lisbet import model_dir
 from lisbet.cli import main
-from lisbet.core import lock as lock_module
-from lisbet.core.folders import write_folder
-from lisbet.core.write_log import LOG, WriteLog
-from lisbet.training.manifest import published_checkpoints
+from lisbet.core.storage import lock as lock_module
+from lisbet.core.storage.folders import write_folder
+from lisbet.core.storage.write_log import LOG, WriteLog
+from lisbet.models import model_dir
+from lisbet.training.checkpoint.manifest import published_checkpoints
 
 TRAIN = ["train_model", *TINY, "--epochs=2", "--warmup_epochs=0", "--train_sample=0.2",
          "--dev_ratio=0.5", "--save_history", "data"]  # fmt: skip

@@ -5,10 +5,10 @@ import pytest
 import xarray as xr
 
 from lisbet.cli import main
-from lisbet.config import Dataset
+from lisbet.core.config import Dataset
+from lisbet.data.hub._simulate import ARENA_PX, STATES, simulate
 from lisbet.data.labels import LABEL_READERS
 from lisbet.data.load import load_records
-from lisbet.data.simulate import ARENA_PX, STATES, simulate
 from lisbet.options import DataOptions
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
-from lisbet.errors import ModelError
+from lisbet.core.errors import ModelError
 from lisbet.tasks._counts import accuracy, decisions, macro_f1
 from lisbet.tasks.multiclass import Multiclass
 from lisbet.tasks.multilabel import Multilabel

@@ -10,18 +10,18 @@ import torch
 from conftest import TINY, names, walk, write_dataset, write_recording
 
 from lisbet.cli import main
-from lisbet.config import Dataset, Features, Window
+from lisbet.core.config import Dataset, Features, Window
 from lisbet.data.bank import Bank, Plan, gather
 from lisbet.data.excerpt import excerpt
 from lisbet.data.load import agree, load_records
 from lisbet.data.record import Record
-from lisbet.data.store import Store
 from lisbet.data.tracks import Stored
+from lisbet.data.zarr.store import Store
 from lisbet.options import DataOptions, TrainOptions
-from lisbet.training import datasets
-from lisbet.training.manifest import published_checkpoints
-from lisbet.training.pictures import draw
-from lisbet.training.resume import remembered_bank_memory
+from lisbet.training.checkpoint.manifest import published_checkpoints
+from lisbet.training.checkpoint.resume import remembered_bank_memory
+from lisbet.training.datasets import banks
+from lisbet.training.logging.pictures import draw
 from lisbet.training.run import Run
 from lisbet.training.setup import Setup
 
@@ -70,9 +70,9 @@ def free(monkeypatch):
     size = 80 * 12 * 4
 
     def say(recordings: float) -> None:
-        monkeypatch.setattr(datasets, "available_memory", lambda: int(recordings * size))
+        monkeypatch.setattr(banks, "available_memory", lambda: int(recordings * size))
 
-    monkeypatch.setattr(datasets, "MOVING_BYTES", 12 * size)
+    monkeypatch.setattr(banks, "MOVING_BYTES", 12 * size)
     return say
 
 
@@ -156,7 +156,7 @@ def test_an_excerpt_gives_the_windows_of_the_whole_bank(converted, speed, offset
 
 
 def test_pictures_from_a_store_are_those_from_memory(place, monkeypatch, read_at_once):
-    from lisbet.training import pictures
+    from lisbet.training.logging import pictures
 
     monkeypatch.setattr(pictures, "FRAMES", 40)
     monkeypatch.setattr(pictures, "AT_ONCE", 10)
@@ -174,7 +174,7 @@ def test_pictures_from_a_store_are_those_from_memory(place, monkeypatch, read_at
         draw(setup, weights, torch.device("cpu"))
         assert Path("models/a/pictures/embeddings.png").read_bytes() == found
     setup = Setup.from_options(options.model_copy(update={
-        "bank_memory": datasets.Size(bytes=45 * 1024), "data_path": (Path("data.zarr"),),
+        "bank_memory": banks.Size(bytes=45 * 1024), "data_path": (Path("data.zarr"),),
         "data_format": ("zarr",)}), torch.device("cpu"))  # fmt: skip
     read_at_once.clear()
     draw(setup, weights, torch.device("cpu"))
@@ -256,7 +256,7 @@ def test_a_mixture_is_trained_on_in_parts(mixed, tmp_path, monkeypatch, capsys, 
     assert a == b
     said = fails(*line, "--bank_memory=9KB", "--run_id=c", data, capsys=capsys)
     assert "the recordings take 0.1 MB, of which 0.0 MB are not converted" in said
-    monkeypatch.setattr(datasets, "available_memory", lambda: 100 * 1024)
+    monkeypatch.setattr(banks, "available_memory", lambda: 100 * 1024)
     main([*line, "--run_id=d", data])
     assert of_run("d") == f"{(3 * 70 * 48 + 50 * 1024) // 1024}KB"
     resumed = [word for word in line if word != "--epochs=2"]

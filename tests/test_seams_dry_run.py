@@ -8,7 +8,7 @@ import pytest
 from conftest import TINY, hurt, write_dataset
 
 from lisbet.cli import main
-from lisbet.training.manifest import hash_of, published_checkpoints
+from lisbet.training.checkpoint.manifest import hash_of, published_checkpoints
 
 LINE = ["train_model", *TINY, "--warmup_epochs=0", "--task_ids=order", "--run_id=a"]
 RUN = Path("models/a")
@@ -92,8 +92,10 @@ def test_the_errors_are_those_of_the_run(change, message, place, capsys, monkeyp
         for folder in published_checkpoints(RUN):
             hurt(folder / "state.pt", "cut")
     else:
-        monkeypatch.setattr("lisbet.training.strategy.state_form", lambda _: "deepspeed")
-        monkeypatch.setattr("lisbet.training.strategy.name", lambda _: "DeepSpeed ZeRO-1")
+        monkeypatch.setattr("lisbet.training.strategies.strategy.state_form", lambda _: "deepspeed")
+        monkeypatch.setattr(
+            "lisbet.training.strategies.strategy.name", lambda _: "DeepSpeed ZeRO-1"
+        )
     errors = []
     for dry in (["--dry_run"], []):
         before = snapshot(place)

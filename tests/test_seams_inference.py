@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from conftest import TINY, names, walk, write_dataset, write_recording
 
-from lisbet import predict
 from lisbet.cli import main
-from lisbet.config import Dataset, Features
-from lisbet.data import load, recordings, tracks
-from lisbet.data.recordings import Recordings, load_share
-from lisbet.data.store import Store
+from lisbet.commands import predict
+from lisbet.core.config import Dataset, Features
+from lisbet.core.errors import DataError
+from lisbet.data import inference, load, tracks
+from lisbet.data.inference import Recordings, load_share
 from lisbet.data.tracks import Stored
-from lisbet.errors import DataError
+from lisbet.data.zarr.store import Store
 from lisbet.options import DataOptions
 
 LENGTHS = [60, 80, 8, 50, 33, 40]
@@ -88,7 +88,7 @@ def test_a_store_is_read_recording_by_recording(trained, place, monkeypatch, nam
 
 @pytest.mark.parametrize("name", ["data", "turned"])
 def test_files_are_read_again_where_memory_is_short(trained, place, monkeypatch, name):
-    monkeypatch.setattr(recordings, "available_memory", lambda: 150 * 48 / recordings.KEPT)
+    monkeypatch.setattr(inference, "available_memory", lambda: 150 * 48 / inference.KEPT)
     kept = []
     share = Recordings.share
 
@@ -103,7 +103,7 @@ def test_files_are_read_again_where_memory_is_short(trained, place, monkeypatch,
 
 
 def test_files_that_change_meanwhile(place, monkeypatch, capsys):
-    monkeypatch.setattr(recordings, "available_memory", lambda: 0)
+    monkeypatch.setattr(inference, "available_memory", lambda: 0)
     load_bank = predict.load_bank
 
     def then_touch(*words):
@@ -117,7 +117,7 @@ def test_files_that_change_meanwhile(place, monkeypatch, capsys):
 
 
 def test_every_recording_is_checked_before_the_first_table(place, monkeypatch, capsys):
-    monkeypatch.setattr(recordings, "available_memory", lambda: 0)
+    monkeypatch.setattr(inference, "available_memory", lambda: 0)
     Path("data/r5/tracking.nc").write_bytes(b"no recording")
     write_recording(Path("data/r4"), walk(40, names(keypoints=2), 4), names(keypoints=2))
     said = fails("compute_embeddings", "data", *EMBEDDER, capsys=capsys)
@@ -173,8 +173,8 @@ def test_each_process_reads_its_share_of_the_files(place, monkeypatch):
     for number in range(len(LENGTHS)):  # of different sizes, so that the order is known
         with Path(f"data/r{number}/tracking.nc").open("ab") as stream:
             stream.write(bytes(1000 * (6 - number)))
-    monkeypatch.setattr(recordings, "gather_object", gather)
-    monkeypatch.setattr(recordings, "accepted", lambda dataset, sources, outcomes: outcomes)
+    monkeypatch.setattr(inference, "gather_object", gather)
+    monkeypatch.setattr(inference, "accepted", lambda dataset, sources, outcomes: outcomes)
     with pytest.raises(KeyError):  # the first process has not heard of the second one yet
         load_share(dataset, DataOptions(), 0, 2)
     first, read[:] = list(read), []

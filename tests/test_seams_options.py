@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lisbet import augment
 from lisbet.cli import parse
 from lisbet.cli.commands import COMMANDS, Command
-from lisbet.config import (
+from lisbet.core.config import (
     Hours,
     Interval,
     Renames,
@@ -19,11 +19,11 @@ from lisbet.config import (
     Size,
     TaskData,
 )
-from lisbet.errors import ConfigError, LisbetError
-from lisbet.option_text import plain_number
+from lisbet.core.errors import ConfigError, LisbetError
+from lisbet.core.option_text import plain_number
+from lisbet.core.yaml_files import write_yaml
 from lisbet.options import Options, SlurmScriptOptions, TrainingOptions, TrainOptions
 from lisbet.options._base import READER_NAMES, TASK_NAMES
-from lisbet.yaml_files import write_yaml
 
 # Text as argv gives it: no NUL, no lone surrogates; words of a list have no commas and no ends of
 # white space.

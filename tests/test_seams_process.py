@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 from conftest import TINY, child_processes, write_dataset
 
-from lisbet import launch
 from lisbet.cli import main, parse
 from lisbet.cli.output import GuardedStream
-from lisbet.errors import ConfigError, ProcessError, StoppedError, ToldError
-from lisbet.processes import environment, machine, stop_signals
-from lisbet.processes.cores import cores
-from lisbet.training import datasets
-from lisbet.training.manifest import published_checkpoints
+from lisbet.commands import launch
+from lisbet.core.errors import ConfigError, ProcessError, StoppedError, ToldError
+from lisbet.distributed import environment, machine, stop_signals
+from lisbet.distributed.cores import cores
+from lisbet.training.checkpoint.manifest import published_checkpoints
+from lisbet.training.datasets import banks
 from lisbet.training.run import Run
-from lisbet.training.signals import Stops
+from lisbet.training.stopping import Stops
 
 LINE = ["train_model", *TINY, "--warmup_epochs=0", "--task_ids=order", "--epochs=1", "--run_id=a"]
 
@@ -299,9 +299,9 @@ def test_windows_is_refused_with_what_to_use(monkeypatch, capsys):
 
 def test_shared_memory_without_linux(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate")
-    monkeypatch.setattr(datasets, "SHARED_MEMORY", tmp_path / "no-such-folder")
+    monkeypatch.setattr(banks, "SHARED_MEMORY", tmp_path / "no-such-folder")
     monkeypatch.setattr(machine, "ZEROS", 1000)
-    path = datasets._shared_file(2500)
+    path = banks._shared_file(2500)
     assert path.read_bytes() == bytes(2500)
     assert path.stat().st_blocks * 512 >= 2500
     path.unlink()
@@ -310,16 +310,16 @@ def test_shared_memory_without_linux(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
 def test_a_file_system_that_cannot_reserve(number, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", refuse(number))
-    path = datasets._shared_file(10)
+    path = banks._shared_file(10)
     assert path.read_bytes() == bytes(10)
     path.unlink()
 
 
 def test_too_little_shared_memory_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", refuse(errno.ENOSPC))
-    monkeypatch.setattr(datasets, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(banks, "SHARED_MEMORY", tmp_path)
     with pytest.raises(OSError, match="No space left"):
-        datasets._shared_file(10)
+        banks._shared_file(10)
     assert not list(tmp_path.iterdir())
 
 

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lisbet.training import sharded, strategy
-from lisbet.training.checkpoint import Checkpoints, Progress
-from lisbet.training.manifest import hash_of
+from lisbet.training.checkpoint.manifest import hash_of
+from lisbet.training.checkpoint.writer import Checkpoints, Progress
+from lisbet.training.strategies import sharded, strategy
 
 PROGRESS = Progress(step=3, history=(), hashes=(), skipped=0, scaler={}, run={})
 

@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState
 from conftest import TINY, betman, write_dataset
 
 from lisbet.cli import main
-from lisbet.training.manifest import published_checkpoints
+from lisbet.training.checkpoint.manifest import published_checkpoints
 
 WEIGHTS = "weights/weights_last.pt"
 RUN = ["train_model", *TINY, "--warmup_epochs=0", "--save_history"]

@@ -10,7 +10,7 @@ import yaml
 from test_tracking import interrupted, place, steps_of, stop_after, train  # noqa: F401
 
 from lisbet.cli import parse
-from lisbet.training.trackers import events, identity, wandb_files
+from lisbet.training.logging import events, identity, wandb_files
 
 RUN = Path("models/a")
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import TINY, write_dataset
 
 from lisbet.cli import main
-from lisbet.redact import redacted, redacted_values
+from lisbet.core.redact import redacted, redacted_values
 
 SECRETS = {
     "HF_TOKEN": "hf_planted0000000000000000000000",

@@ -9,9 +9,10 @@ import yaml
 from conftest import names, walk, write_dataset, write_recording
 from test_preparation import TABLE, embed, make_embedder, place, refused
 
-from lisbet import __version__, plots, predict
+from lisbet import __version__
 from lisbet.cli import main
-from lisbet.sidecar import SIDECAR, ResultModel
+from lisbet.commands import plots, predict
+from lisbet.commands.sidecar import SIDECAR, ResultModel
 
 __all__ = ["place", "refused"]
 SCALE = {"data_scale": "100x100"}

@@ -11,7 +11,7 @@ from slurm_cluster import Cluster, missing
 from test_distributed import apart, done, weights
 from test_resume import fingerprint
 
-from lisbet.training.manifest import published_checkpoints
+from lisbet.training.checkpoint.manifest import published_checkpoints
 
 SCRIPTS = Path(__file__).parents[1] / "launch" / "slurm"
 TRAIN, ARRAY, PREPROCESS = (SCRIPTS / f"{name}.sbatch" for name in ("train", "array", "preprocess"))

@@ -7,7 +7,7 @@ import pytest
 from conftest import walk, write_recording
 
 from lisbet.cli import main, parse
-from lisbet.config import Features
+from lisbet.core.config import Features
 
 MICE = Features(
     individuals=("resident", "intruder"),

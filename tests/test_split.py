@@ -9,11 +9,11 @@ import torch
 from conftest import TINY, names, walk, write_recording
 
 from lisbet.cli import main, parse
-from lisbet.errors import ConfigError, LisbetError
-from lisbet.training import pictures
-from lisbet.training.resume import require_same_run
+from lisbet.core.errors import ConfigError, LisbetError
+from lisbet.core.yaml_files import read_yaml
+from lisbet.training.checkpoint.resume import require_same_run
+from lisbet.training.logging import pictures
 from lisbet.training.setup import Setup
-from lisbet.yaml_files import read_yaml
 
 LINE = ["train_model", *TINY, "--data_scale=100x100", "--annot_format=csv_events"]
 LENGTHS = {"r0": 50, "r1": 80, "r2": 30}

@@ -10,12 +10,12 @@ import torch
 from conftest import TINY, betman, names, walk, write_dataset
 
 from lisbet.cli import main
-from lisbet.config import Window
+from lisbet.core.config import Window
+from lisbet.core.errors import DataError
 from lisbet.data.bank import Bank, Plan, gather
 from lisbet.data.record import Record
-from lisbet.data.stream import AHEAD, MovingBank
-from lisbet.errors import DataError
-from lisbet.training.manifest import published_checkpoints
+from lisbet.data.streaming_bank import AHEAD, MovingBank
+from lisbet.training.checkpoint.manifest import published_checkpoints
 
 FEATURES = names()
 ROW = FEATURES.size * 4

@@ -11,14 +11,14 @@ from conftest import TINY, betman, names, walk, write_dataset, write_recording
 from matplotlib.image import imread
 from torch.nn import functional as F
 
-from lisbet import model_dir
 from lisbet.cli import main, parse
-from lisbet.evaluation import multiclass_report, multilabel_report
-from lisbet.processes.together import together
+from lisbet.commands.evaluation import multiclass_report, multilabel_report
+from lisbet.core.yaml_files import read_yaml
+from lisbet.distributed.failure_watch import together
+from lisbet.models import model_dir
 from lisbet.tasks import TASKS
-from lisbet.training import strategy
 from lisbet.training.setup import Setup
-from lisbet.yaml_files import read_yaml
+from lisbet.training.strategies import strategy
 
 EVENTS = "behavior,start_time,end_time\n"
 

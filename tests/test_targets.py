@@ -22,9 +22,9 @@ import pytest
 from conftest import TINY
 
 import lisbet
-from lisbet import plots
 from lisbet.cli import main
-from lisbet.core.write_log import LOG
+from lisbet.commands import plots
+from lisbet.core.storage.write_log import LOG
 from lisbet.data.hub import sample_data
 
 CELLS = 466

@@ -7,10 +7,10 @@ import pytest
 import reference
 from conftest import make_bank, names
 
-from lisbet.config import Window
+from lisbet.core.config import Window
+from lisbet.core.errors import DataError
 from lisbet.data.bank import gather
-from lisbet.data.draws import uniforms
-from lisbet.errors import DataError
+from lisbet.data.rng import uniforms
 from lisbet.tasks import TASKS
 
 SELF_SUPERVISED = [name for name in TASKS if not TASKS[name].supervised]

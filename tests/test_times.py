@@ -6,9 +6,9 @@ import xarray as xr
 from conftest import names, walk, write_recording
 
 from lisbet.cli import main
-from lisbet.config import Dataset
+from lisbet.core.config import Dataset
+from lisbet.core.errors import DataError
 from lisbet.data.load import load_records
-from lisbet.errors import DataError
 from lisbet.options import DataOptions
 
 

@@ -15,11 +15,11 @@ from conftest import TINY, write_dataset
 from wandb_server import WandbServer
 
 from lisbet.cli import main
-from lisbet.errors import StoppedError
-from lisbet.training.history import read_history
-from lisbet.training.manifest import published_checkpoints
-from lisbet.training.trackers.events import Events, read_events
-from lisbet.training.trackers.wandb_files import files_of, history, records
+from lisbet.core.errors import StoppedError
+from lisbet.training.checkpoint.manifest import published_checkpoints
+from lisbet.training.logging.events import Events, read_events
+from lisbet.training.logging.history import read_history
+from lisbet.training.logging.wandb_files import files_of, history, records
 
 LINE = ["train_model", *TINY, "--warmup_epochs=0", "--train_sample=0.5", "--log_every=2",
         "--checkpoint_every=3steps", "--save_history", "--run_id=a"]  # fmt: skip
@@ -229,7 +229,7 @@ def test_wandb_online_goes_on_where_the_server_is(place, monkeypatch):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("mode", ["refuses", "delays", "dies"])
 def test_a_bad_server_does_not_end_training(mode, place, monkeypatch, capsys):
-    from lisbet.training.trackers import wandb_tracker
+    from lisbet.training.logging import wandb_tracker
 
     monkeypatch.setattr(wandb_tracker, "INIT_S", 2.0)
     monkeypatch.setattr(wandb_tracker, "FINISH_S", 15.0)

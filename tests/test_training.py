@@ -13,13 +13,13 @@ import yaml
 from conftest import TINY, betman, names, walk, write_dataset, write_recording
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from lisbet import model_dir
 from lisbet.cli import main
-from lisbet.errors import ConfigError, DataError
-from lisbet.training.batching import Batching
+from lisbet.core.errors import ConfigError, DataError
+from lisbet.models import model_dir
+from lisbet.training.datasets.batching import Batching
+from lisbet.training.datasets.sampler import split
+from lisbet.training.logging.status import read_status
 from lisbet.training.optim import EagerAdamW, rate_factor
-from lisbet.training.sampler import split
-from lisbet.training.status import read_status
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 

@@ -14,12 +14,13 @@ import torch
 import yaml
 from conftest import TINY, betman, write_dataset
 
-from lisbet import model_dir
 from lisbet.cli import main
-from lisbet.core.write_log import WriteLog
-from lisbet.errors import ModelError
-from lisbet.training import restricted, sharded
-from lisbet.training.manifest import Manifest, describe, published_checkpoints
+from lisbet.core.errors import ModelError
+from lisbet.core.storage.write_log import WriteLog
+from lisbet.models import model_dir
+from lisbet.training.checkpoint import restricted
+from lisbet.training.checkpoint.manifest import Manifest, describe, published_checkpoints
+from lisbet.training.strategies import sharded
 
 LINE = ["train_model", *TINY, "--epochs=2", "--task_ids=cons", "--train_sample=0.2"]
 FORMS = ["whole", "sharded", "deepspeed"]

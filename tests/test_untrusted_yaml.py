@@ -9,11 +9,12 @@ import pytest
 import torch
 import yaml
 
-from lisbet import model_dir, yaml_files
 from lisbet.cli import main
-from lisbet.errors import ConfigError
+from lisbet.core import yaml_files
+from lisbet.core.errors import ConfigError
+from lisbet.core.yaml_files import read_yaml
+from lisbet.models import model_dir
 from lisbet.models.multitask import ModelConfig, MultiTaskModel
-from lisbet.yaml_files import read_yaml
 
 MODEL = {
     "model_id": "m",

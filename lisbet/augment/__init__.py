@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lisbet.augment._augmentation import Augmentation
-from lisbet.registry import Registry
+from lisbet.core.registry import Registry
 
 AUGMENTATIONS: Registry[type[Augmentation]] = Registry("augmentation", __name__, "AUGMENTATION")
 

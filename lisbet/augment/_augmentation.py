@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from lisbet.config import Config, Features, Window
+from lisbet.core.config import Config, Features, Window
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +85,7 @@ class PointAugmentation(Augmentation):
 
     def change(self, windows: Tensor, hit: np.ndarray, uniform: np.ndarray) -> Tensor:
         """Take the windows out that are hit, change them, and put them back."""
-        from lisbet.transfer import to_device
+        from lisbet.core.transfer import to_device
 
         if len(hit) == len(windows):
             return self.change_all(windows, uniform)

@@ -4,8 +4,8 @@ from math import factorial
 
 import numpy as np
 
-from lisbet.config import Features
-from lisbet.errors import ConfigError
+from lisbet.core.config import Features
+from lisbet.core.errors import ConfigError
 
 MOST = 18
 """18! is the largest factorial that a uniform number of 53 bits can choose from."""

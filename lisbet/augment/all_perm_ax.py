@@ -8,7 +8,7 @@ import numpy as np
 
 from lisbet.augment._augmentation import Augmentation
 from lisbet.augment._permutations import check_permutable, permutations
-from lisbet.config import Features, Window
+from lisbet.core.config import Features, Window
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ class AllPermAx(Augmentation):
 
     def change(self, windows: Tensor, hit: np.ndarray, uniform: np.ndarray) -> Tensor:
         """Return the windows with their axes permuted."""
-        from lisbet.transfer import to_device
+        from lisbet.core.transfer import to_device
 
         orders = permutations(uniform[:, 0], windows.shape[-1])
         # Few orders, and whole columns are copied faster than single numbers.

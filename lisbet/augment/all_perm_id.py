@@ -8,7 +8,7 @@ import numpy as np
 
 from lisbet.augment._augmentation import Augmentation
 from lisbet.augment._permutations import check_permutable, permutations
-from lisbet.config import Features, Window
+from lisbet.core.config import Features, Window
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ class AllPermId(Augmentation):
         """Return the windows with their individuals permuted."""
         import torch
 
-        from lisbet.transfer import to_device
+        from lisbet.core.transfer import to_device
 
         batch, frames, individuals = windows.shape[:3]
         order = np.tile(np.arange(individuals, dtype=np.int32), (batch, 1))

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from lisbet.augment._augmentation import Augmentation
 from lisbet.augment._permutations import check_permutable, permutations
-from lisbet.config import Features, Window
-from lisbet.errors import ConfigError
+from lisbet.core.config import Features, Window
+from lisbet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,7 @@ class BlkPermId(Augmentation):
 
     def change(self, windows: Tensor, hit: np.ndarray, uniform: np.ndarray) -> Tensor:
         """Return the windows with the individuals of a block permuted."""
-        from lisbet.transfer import to_device
+        from lisbet.core.transfer import to_device
 
         frames, individuals = windows.shape[1:3]
         block = int(self.frac * frames)

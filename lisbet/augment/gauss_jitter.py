@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from lisbet.augment._augmentation import PointAugmentation, present
-from lisbet.config import Features
+from lisbet.core.config import Features
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ class GaussJitter(PointAugmentation):
 
     def change_all(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
         """Return the windows with noise on every point that is there."""
-        from lisbet.transfer import to_device
+        from lisbet.core.transfer import to_device
 
         keys = to_device((uniform[:, 0] * 2.0**53).astype(np.int64), windows.device)
         noise = normals(keys, windows[0].numel()).view(windows.shape)

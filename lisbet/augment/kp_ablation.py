@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from lisbet.augment._augmentation import PointAugmentation
-from lisbet.config import Features
+from lisbet.core.config import Features
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ class KpAblation(PointAugmentation):
 
     def change_all(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
         """Return the windows without the lost points."""
-        from lisbet.transfer import to_device
+        from lisbet.core.transfer import to_device
 
         kept = to_device(uniform >= self.pB, windows.device)
         return windows * kept.view(-1, 1, *windows.shape[2:4], 1)

@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from lisbet.augment._augmentation import PointAugmentation, present
-from lisbet.config import Features, Window
-from lisbet.errors import ConfigError
+from lisbet.core.config import Features, Window
+from lisbet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ class Rotation(PointAugmentation):
         """Return the windows rotated; missing points and padding stay zero."""
         import torch
 
-        from lisbet.transfer import to_device
+        from lisbet.core.transfer import to_device
 
         angle = np.radians(self.max_angle) * (2 * uniform[:, 0] - 1)
         flat = windows.shape[-1] == 2

@@ -21,11 +21,18 @@ from lisbet.cli import help as help_pages
 from lisbet.cli import output
 from lisbet.cli.argv import normalise
 from lisbet.cli.commands import COMMANDS, Command, Job
-from lisbet.errors import ConfigError, LisbetError, OutputError, StoppedError, ToldError, unknown
+from lisbet.core.errors import (
+    ConfigError,
+    LisbetError,
+    OutputError,
+    StoppedError,
+    ToldError,
+    unknown,
+)
+from lisbet.core.redact import redacted
+from lisbet.distributed import environment
+from lisbet.distributed.cores import let_threads_sleep
 from lisbet.options import LAUNCH_OPTIONS
-from lisbet.processes import environment
-from lisbet.processes.cores import let_threads_sleep
-from lisbet.redact import redacted
 
 HELP = {"-h", "--help", "help"}
 

@@ -8,7 +8,7 @@ unknown option, lets stray words fill the next parameter, and guesses types. So 
 import difflib
 
 from lisbet.cli.commands import Command, choices
-from lisbet.errors import ConfigError
+from lisbet.core.errors import ConfigError
 
 YES_NO = {"true": "True", "false": "False"}
 

@@ -11,12 +11,13 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from lisbet import launch, options
-from lisbet.errors import ConfigError, unknown
+from lisbet import options
+from lisbet.commands import launch
+from lisbet.core.errors import ConfigError, unknown
+from lisbet.core.yaml_files import read_yaml
+from lisbet.distributed import environment
+from lisbet.distributed.launch_file import LAUNCHED
 from lisbet.options import LaunchOptions, Options
-from lisbet.processes import environment
-from lisbet.processes.launch_file import LAUNCHED
-from lisbet.yaml_files import read_yaml
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Command:
     options : type of Options
         Its options; the class docstring is its help.
     target : str
-        ``module:function`` that runs it, imported only then: the module may need torch.
+        ``module:function`` within the package. It is imported only when the command runs, because
+        the module may need torch.
     """
 
     name: str
@@ -164,7 +166,9 @@ class Job:
         else:
             environment.leave_others()
         module, function = self.command.target.split(":")
-        run: Callable[[Options], None] = getattr(importlib.import_module(module), function)
+        run: Callable[[Options], None] = getattr(
+            importlib.import_module(f"lisbet.{module}"), function
+        )
         return run(self.options)
 
 
@@ -198,31 +202,43 @@ def choices(annotation: Any) -> Iterator[str]:
 COMMANDS = {
     command.name: command
     for command in (
-        Command("fetch_dataset", options.FetchOptions, "lisbet.data.hub:fetch_dataset"),
-        Command("fetch_model", options.FetchModelOptions, "lisbet.fetch_model:fetch_model"),
-        Command("dataset_info", options.DatasetInfoOptions, "lisbet.data.describe:dataset_info"),
-        Command("convert_dataset", options.ConvertOptions, "lisbet.data.convert:convert_dataset"),
-        Command("train_model", options.TrainOptions, "lisbet.training.loop:train_model"),
-        Command("export_embedder", options.ExportOptions, "lisbet.model_dir:export_embedder"),
+        Command("fetch_dataset", options.FetchOptions, "data.hub:fetch_dataset"),
+        Command("fetch_model", options.FetchModelOptions, "commands.fetch_model:fetch_model"),
+        Command("dataset_info", options.DatasetInfoOptions, "data.describe:dataset_info"),
+        Command("convert_dataset", options.ConvertOptions, "data.zarr.convert:convert_dataset"),
+        Command("train_model", options.TrainOptions, "training.loop:train_model"),
+        Command("export_embedder", options.ExportOptions, "models.model_dir:export_embedder"),
         Command(
-            "compute_embeddings", options.EmbeddingOptions, "lisbet.predict:compute_embeddings"
+            "compute_embeddings",
+            options.EmbeddingOptions,
+            "commands.predict:compute_embeddings",
         ),
-        Command("annotate_behavior", options.AnnotateOptions, "lisbet.predict:annotate_behavior"),
-        Command("evaluate_model", options.EvaluateOptions, "lisbet.evaluation:evaluate_model"),
+        Command(
+            "annotate_behavior",
+            options.AnnotateOptions,
+            "commands.predict:annotate_behavior",
+        ),
+        Command("evaluate_model", options.EvaluateOptions, "commands.evaluation:evaluate_model"),
         Command(
             "consolidate_checkpoint",
             options.ConsolidateOptions,
-            "lisbet.training.consolidate:consolidate_checkpoint",
+            "training.checkpoint.consolidate:consolidate_checkpoint",
         ),
         Command(
-            "verify_checkpoint", options.VerifyOptions, "lisbet.training.resume:verify_checkpoint"
+            "verify_checkpoint",
+            options.VerifyOptions,
+            "training.checkpoint.resume:verify_checkpoint",
         ),
-        Command("launch_configs", options.LaunchConfigsOptions, "lisbet.launch:launch_configs"),
-        Command("slurm_script", options.SlurmScriptOptions, "lisbet.slurm:slurm_script"),
-        Command("model_info", options.InfoOptions, "lisbet.model_dir:model_info"),
-        Command("runs", options.RunsOptions, "lisbet.runs:runs"),
-        Command("doctor", options.DoctorOptions, "lisbet.doctor:doctor"),
-        Command("plot_history", options.PlotHistoryOptions, "lisbet.plots:plot_history"),
-        Command("plot_embeddings", options.PlotEmbeddingsOptions, "lisbet.plots:plot_embeddings"),
+        Command("launch_configs", options.LaunchConfigsOptions, "commands.launch:launch_configs"),
+        Command("slurm_script", options.SlurmScriptOptions, "commands.slurm_script:slurm_script"),
+        Command("model_info", options.InfoOptions, "models.model_dir:model_info"),
+        Command("runs", options.RunsOptions, "commands.runs:runs"),
+        Command("doctor", options.DoctorOptions, "commands.doctor:doctor"),
+        Command("plot_history", options.PlotHistoryOptions, "commands.plots:plot_history"),
+        Command(
+            "plot_embeddings",
+            options.PlotEmbeddingsOptions,
+            "commands.plots:plot_embeddings",
+        ),
     )
 }

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lisbet.errors import ConfigError
-from lisbet.redact import redacted
+from lisbet.core.errors import ConfigError
+from lisbet.core.redact import redacted
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)(.*)", re.DOTALL)
 _CHAIN = re.compile(r"[^/]*::[^/]*:/")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lisbet.core.errors import DataError
 from lisbet.data.labels import LABEL_READERS, Choice, LabelReader, Labels
 from lisbet.data.record import Record
-from lisbet.errors import DataError
 from lisbet.options import DataOptions
 
 log = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from lisbet.config import Features, Window
-from lisbet.data.draws import pick
+from lisbet.core.config import Features, Window
+from lisbet.core.transfer import to_device
 from lisbet.data.record import Record
+from lisbet.data.rng import pick
 from lisbet.data.tracks import fill
-from lisbet.transfer import to_device
 
 
 @dataclass(frozen=True, eq=False)

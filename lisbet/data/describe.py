@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lisbet.config import Features, Scale
 from lisbet.core.address import is_address
+from lisbet.core.config import Features, Scale
+from lisbet.core.errors import DataError
+from lisbet.core.redact import redacted
 from lisbet.data.annotations import warn_of_behaviors
-from lisbet.data.gaps import with_confidence, without_gaps
+from lisbet.data.files.versions import FileChoice
 from lisbet.data.load import SHOWN, Source, find_sources, load_records, ordered, read_all, report
-from lisbet.data.majority import Usual, read_usual
-from lisbet.data.outliers import outlier_note
+from lisbet.data.preparation.gaps import with_confidence, without_gaps
+from lisbet.data.preparation.majority import Usual, read_usual
+from lisbet.data.preparation.outliers import outlier_note
 from lisbet.data.readers import whole_reader
 from lisbet.data.record import Record
 from lisbet.data.tracks import each
-from lisbet.data.versions import FileChoice
-from lisbet.errors import DataError
+from lisbet.distributed.memory import available_memory
 from lisbet.options import DataOptions, DatasetInfoOptions
-from lisbet.processes.memory import available_memory
-from lisbet.redact import redacted
 
 BARS, WIDTH = 8, 40
 """Lines and length of the histogram."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lisbet.config import Window
+from lisbet.core.config import Window
 from lisbet.data.bank import Bank, Plan
 from lisbet.data.record import Record
 from lisbet.data.tracks import part_of

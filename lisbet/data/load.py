@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from lisbet.config import Dataset, Features, Selection
+from lisbet.core.config import Dataset, Features, Selection
+from lisbet.core.errors import DataError
 from lisbet.data.annotations import (
     annotation_file,
     check_frame_rate,
@@ -25,22 +26,21 @@ from lisbet.data.annotations import (
     reported,
     warn_of_empty,
 )
-from lisbet.data.find import NAMED, look_into
-from lisbet.data.folders import require_own_files, walk_folders
-from lisbet.data.ids import check_folders, check_ids
+from lisbet.data.files.find import NAMED, look_into
+from lisbet.data.files.folders import require_own_files, walk_folders
+from lisbet.data.files.ids import check_folders, check_ids
+from lisbet.data.files.versions import FileChoice
 from lisbet.data.labels import LABEL_READERS, LabelReader, Labels
-from lisbet.data.majority import usual_features
-from lisbet.data.prepare import prepare, selected
+from lisbet.data.preparation.majority import usual_features
+from lisbet.data.preparation.prepare import prepare, selected
+from lisbet.data.preparation.time_axis import require_same_rate
 from lisbet.data.readers import READERS, whole_reader
 from lisbet.data.readers._peek import Peek
 from lisbet.data.readers.auto import format_of
 from lisbet.data.record import Record, from_dataset
-from lisbet.data.time_axis import require_same_rate
 from lisbet.data.tracks import Stored
-from lisbet.data.versions import FileChoice
-from lisbet.errors import DataError
+from lisbet.distributed import environment
 from lisbet.options import PREPARING, DataOptions
-from lisbet.processes import environment
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from lisbet.config import Features
+from lisbet.core.config import Features
+from lisbet.core.errors import DataError
+from lisbet.data.files.limits import require_memory
+from lisbet.data.files.netcdf import names_along
 from lisbet.data.labels import Labels
-from lisbet.data.limits import require_memory
-from lisbet.data.netcdf import names_along
-from lisbet.data.time_axis import time_axis
-from lisbet.errors import DataError
+from lisbet.data.preparation.time_axis import time_axis
 
 AXES = {"time": "time", "individuals": "individual", "keypoints": "keypoint", "space": "space"}
 """Dimensions of a recording, and how the newer movement format spells them."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lisbet.config import Features
+from lisbet.core.config import Features
 from lisbet.data.record import Record
 
 READ_BYTES = 64 * 2**20

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Discriminator, Field, Tag
 from torch import Tensor, nn
 
-from lisbet.config import LARGEST_SIZE, Config
+from lisbet.core.config import LARGEST_SIZE, Config
 
 
 class WindowHeadConfig(Config):

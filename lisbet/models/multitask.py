@@ -7,8 +7,8 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lisbet.config import MOST_NAMES, Config, Features, Window, require_name
-from lisbet.errors import ModelError
+from lisbet.core.config import MOST_NAMES, Config, Features, Window, require_name
+from lisbet.core.errors import ModelError
 from lisbet.models.backbones import BACKBONES, BackboneConfig
 from lisbet.models.heads import AnyHeadConfig
 from lisbet.options._preparation import Preparation

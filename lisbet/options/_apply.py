@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from lisbet.config import DataPath, Dataset
+from lisbet.core.config import DataPath, Dataset
 from lisbet.options._base import (
     LABEL_READER_NAMES,
     READER_NAMES,

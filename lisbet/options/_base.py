@@ -17,7 +17,7 @@ from pydantic import (
 
 from lisbet import augment
 from lisbet.augment import Augmentation
-from lisbet.config import (
+from lisbet.core.config import (
     AS_TEXT,
     WORDS_AS_TEXT,
     Config,
@@ -33,9 +33,9 @@ from lisbet.config import (
     Words,
     from_text,
 )
-from lisbet.errors import ConfigError, unknown
-from lisbet.option_text import join_paths, split_paths, split_words
-from lisbet.registry import Registry
+from lisbet.core.errors import ConfigError, unknown
+from lisbet.core.option_text import join_paths, split_paths, split_words
+from lisbet.core.registry import Registry
 
 TASK_NAMES: Registry[Any] = Registry("task", "lisbet.tasks", "TASK")
 BACKBONE_NAMES: Registry[Any] = Registry("backbone", "lisbet.models.backbones", "BACKBONE")

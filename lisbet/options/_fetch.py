@@ -6,8 +6,8 @@ from pydantic import (
     field_validator,
 )
 
-from lisbet.config import require_name
-from lisbet.errors import ConfigError, unknown
+from lisbet.core.config import require_name
+from lisbet.core.errors import ConfigError, unknown
 from lisbet.options._base import Options, option, positional
 
 DATASETS = {

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer, ValidationError
 
-from lisbet.errors import ConfigError, first_message
+from lisbet.core.errors import ConfigError, first_message
 from lisbet.options._base import DataOptions
 
 PREPARATION: tuple[str, ...] = tuple(

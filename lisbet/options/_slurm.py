@@ -6,9 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, model_validator
 
-from lisbet.config import WORDS_AS_TEXT
-from lisbet.errors import ConfigError
-from lisbet.option_text import split_words
+from lisbet.core.config import WORDS_AS_TEXT
+from lisbet.core.errors import ConfigError
+from lisbet.core.option_text import split_words
 from lisbet.options._base import option
 from lisbet.options._train import TrainingOptions
 

@@ -4,8 +4,8 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from lisbet.config import Words
-from lisbet.errors import ConfigError
+from lisbet.core.config import Words
+from lisbet.core.errors import ConfigError
 from lisbet.options._base import Options, option
 
 

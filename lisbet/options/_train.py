@@ -10,7 +10,7 @@ from pydantic import (
 )
 
 from lisbet import augment
-from lisbet.config import (
+from lisbet.core.config import (
     Dataset,
     Interval,
     Settings,
@@ -19,7 +19,7 @@ from lisbet.config import (
     Words,
     require_name,
 )
-from lisbet.errors import ConfigError, unknown
+from lisbet.core.errors import ConfigError, unknown
 from lisbet.options._base import (
     BASE,
     LABEL_READER_NAMES,

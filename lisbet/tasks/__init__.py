@@ -1,6 +1,6 @@
 """Tasks: one file is one task. A module holds ``TASK``, a subclass of Task."""
 
-from lisbet.registry import Registry
+from lisbet.core.registry import Registry
 from lisbet.tasks._supervised import SupervisedTask
 from lisbet.tasks._task import Task
 

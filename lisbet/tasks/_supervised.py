@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 from pydantic import PrivateAttr
 
-from lisbet.config import Window
+from lisbet.core.config import Window
+from lisbet.core.errors import DataError
 from lisbet.data.bank import Bank, Plan
-from lisbet.errors import DataError
 from lisbet.models.heads import AnyHeadConfig, FrameHeadConfig
 from lisbet.tasks._task import Task
 

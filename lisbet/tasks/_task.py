@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lisbet.config import Config, Window
+from lisbet.core.config import Config, Window
+from lisbet.core.errors import DataError
 from lisbet.data.bank import Bank, Plan
-from lisbet.errors import DataError
 from lisbet.models.heads import AnyHeadConfig, WindowHeadConfig
 from lisbet.tasks._counts import accuracy
 

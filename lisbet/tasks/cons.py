@@ -4,10 +4,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from lisbet.config import Window
+from lisbet.core.config import Window
+from lisbet.core.errors import DataError
 from lisbet.data.bank import Bank, Plan
-from lisbet.data.draws import pick
-from lisbet.errors import DataError
+from lisbet.data.rng import pick
 from lisbet.tasks._task import SelfSupervisedTask
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lisbet.core.errors import DataError
 from lisbet.data.bank import Bank
-from lisbet.errors import DataError
 from lisbet.tasks._counts import decisions, macro_f1
 from lisbet.tasks._supervised import SupervisedTask
 

@@ -4,9 +4,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from lisbet.config import Window
+from lisbet.core.config import Window
 from lisbet.data.bank import Bank, Plan
-from lisbet.data.draws import pick
+from lisbet.data.rng import pick
 from lisbet.tasks._task import SelfSupervisedTask
 
 

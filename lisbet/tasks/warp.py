@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lisbet.config import Window
+from lisbet.core.config import Window
 from lisbet.data.bank import Bank, Plan
 from lisbet.tasks._task import SelfSupervisedTask
 

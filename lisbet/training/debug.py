@@ -3,10 +3,10 @@
 import torch
 from accelerate.utils import gather_object
 
-from lisbet.errors import ConfigError, StoppedError
+from lisbet.core.errors import ConfigError, StoppedError
 from lisbet.training.evaluate import forward
 from lisbet.training.run import Run
-from lisbet.training.signals import UNTOUCHED, Agreement, Stops
+from lisbet.training.stopping import UNTOUCHED, Agreement, Stops
 
 
 def print_step(run: Run, step: int, stops: Stops) -> None:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from lisbet.training import resume
-from lisbet.training.checkpoint import read_progress
-from lisbet.training.manifest import Manifest
+from lisbet.training.checkpoint import resume
+from lisbet.training.checkpoint.manifest import Manifest
+from lisbet.training.checkpoint.writer import read_progress
 from lisbet.training.run import Run
 
 

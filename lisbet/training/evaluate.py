@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lisbet.training.sampler import Batch, Sampler
+from lisbet.training.datasets.sampler import Batch, Sampler
 from lisbet.training.scores import Scores
 
 

@@ -10,24 +10,26 @@ import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from lisbet.allocator import keep_freed_memory
-from lisbet.core.lock import Lock
-from lisbet.errors import StoppedError
+from lisbet.core.allocator import keep_freed_memory
+from lisbet.core.errors import StoppedError
+from lisbet.core.storage.lock import Lock
+from lisbet.distributed.cores import cores
+from lisbet.distributed.failure_watch import together
+from lisbet.distributed.other_runs import warn_of_other_runs
 from lisbet.models.multitask import MultiTaskModel, load_backbone
 from lisbet.options import TrainOptions
-from lisbet.processes.cores import cores
-from lisbet.processes.other_runs import warn_of_other_runs
-from lisbet.processes.together import together
-from lisbet.training import resume, run_folder, strategy
-from lisbet.training.batching import Batching
-from lisbet.training.card import write_card
+from lisbet.training import run_folder
+from lisbet.training.checkpoint import resume
+from lisbet.training.datasets.batching import Batching
 from lisbet.training.debug import print_step
 from lisbet.training.dry_run import describe_start
+from lisbet.training.logging import identity, require_installed
+from lisbet.training.logging.model_card import write_card
 from lisbet.training.optim import make_optimizer, rate_factor
 from lisbet.training.run import Run
 from lisbet.training.setup import Setup
-from lisbet.training.signals import Agreement, Stops
-from lisbet.training.trackers import identity, require_installed
+from lisbet.training.stopping import Agreement, Stops
+from lisbet.training.strategies import strategy
 
 log = logging.getLogger(__name__)
 

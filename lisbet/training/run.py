@@ -11,31 +11,36 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from lisbet import model_dir
-from lisbet.core.folders import remove_kept
-from lisbet.core.lock import Lock
-from lisbet.errors import DataError, StoppedError
+from lisbet.core.errors import DataError, StoppedError
+from lisbet.core.storage.folders import remove_kept
+from lisbet.core.storage.lock import Lock
+from lisbet.distributed.start import mixed_precision_of
+from lisbet.models import model_dir
 from lisbet.models.multitask import MultiTaskModel
 from lisbet.options import TrainOptions
-from lisbet.processes.start import mixed_precision_of
-from lisbet.training import run_folder, strategy
-from lisbet.training.batching import Batching
-from lisbet.training.checkpoint import Checkpoints, Progress, read_progress
+from lisbet.training import run_folder
+from lisbet.training.checkpoint.manifest import Manifest
+from lisbet.training.checkpoint.resume import (
+    require_same_run,
+    require_same_strategy,
+    set_newer_aside,
+)
+from lisbet.training.checkpoint.writer import Checkpoints, Progress, read_progress
+from lisbet.training.datasets.batching import Batching
+from lisbet.training.datasets.sample_hashes import HASHES, SampleHashes
+from lisbet.training.datasets.sampler import Batch
 from lisbet.training.evaluate import evaluate, forward
-from lisbet.training.hashes import HASHES, SampleHashes
-from lisbet.training.health import GRADIENT, Health
-from lisbet.training.history import HISTORY, write_history
-from lisbet.training.manifest import Manifest
+from lisbet.training.logging import agent_identity
+from lisbet.training.logging.history import HISTORY, write_history
+from lisbet.training.logging.pictures import draw
+from lisbet.training.logging.progress import Reporter
+from lisbet.training.logging.tracking import Tracking
+from lisbet.training.nonfinite import GRADIENT, Health
 from lisbet.training.optim import rate_factor
-from lisbet.training.pictures import draw
-from lisbet.training.progress import Reporter
-from lisbet.training.resume import require_same_run, require_same_strategy, set_newer_aside
-from lisbet.training.sampler import Batch
 from lisbet.training.scores import Scores
 from lisbet.training.setup import Setup
-from lisbet.training.signals import Agreement, Stops
-from lisbet.training.trackers import agent_identity
-from lisbet.training.tracking import Tracking
+from lisbet.training.stopping import Agreement, Stops
+from lisbet.training.strategies import strategy
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from lisbet import model_dir
-from lisbet.core.files import require_writable, write_file
-from lisbet.core.folders import (
+from lisbet.core.errors import ModelError, OutputError
+from lisbet.core.storage.files import require_writable, write_file
+from lisbet.core.storage.folders import (
     contents,
     kept,
     recover,
@@ -26,18 +26,18 @@ from lisbet.core.folders import (
     restore_kept,
     write_folder,
 )
-from lisbet.core.lock import Lock, require_unlocked
-from lisbet.core.subfolders import remove_temporaries
-from lisbet.core.write_log import WriteLog
-from lisbet.errors import ModelError, OutputError
+from lisbet.core.storage.lock import Lock, require_unlocked
+from lisbet.core.storage.subfolders import remove_temporaries
+from lisbet.core.storage.write_log import WriteLog
+from lisbet.core.yaml_files import write_yaml
+from lisbet.distributed import environment
+from lisbet.models import model_dir
 from lisbet.models.multitask import ModelConfig
 from lisbet.options import TrainOptions
-from lisbet.processes import environment
-from lisbet.training.history import HISTORY
-from lisbet.training.manifest import CHECKPOINTS, published_checkpoints
-from lisbet.training.status import FINISHED, STATUS, read_status
-from lisbet.training.trackers.events import EVENTS
-from lisbet.yaml_files import write_yaml
+from lisbet.training.checkpoint.manifest import CHECKPOINTS, published_checkpoints
+from lisbet.training.logging.events import EVENTS
+from lisbet.training.logging.history import HISTORY
+from lisbet.training.logging.status import FINISHED, STATUS, read_status
 
 log = logging.getLogger(__name__)
 

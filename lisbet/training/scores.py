@@ -6,9 +6,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lisbet.errors import ModelError
+from lisbet.core.errors import ModelError
 from lisbet.tasks import Task
-from lisbet.training.sampler import Batch
+from lisbet.training.datasets.sampler import Batch
 
 NORM = "gradient_norm"
 """Column of the history: the mean over the steps of the gradient's norm."""

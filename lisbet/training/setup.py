@@ -13,21 +13,24 @@ from accelerate.utils import broadcast_object_list
 from pydantic import ValidationError
 from torch import nn
 
-from lisbet import augment, model_dir
-from lisbet.config import Features, Size
+from lisbet import augment
+from lisbet.core.config import Features, Size
+from lisbet.core.errors import ConfigError, first_message
+from lisbet.core.redact import redacted_values
 from lisbet.data.load import summary
-from lisbet.errors import ConfigError, first_message
+from lisbet.distributed import environment
+from lisbet.distributed.start import mixed_precision_of
+from lisbet.models import model_dir
 from lisbet.models.backbones import BACKBONES
 from lisbet.models.multitask import ModelConfig, require_whole_backbone
 from lisbet.options import LAUNCH_OPTIONS, TrainingOptions, TrainOptions
-from lisbet.processes import environment
-from lisbet.processes.start import mixed_precision_of
-from lisbet.redact import redacted_values
 from lisbet.tasks import TASKS, Task
-from lisbet.training import resume, run_folder, strategy
-from lisbet.training.batching import Batching
-from lisbet.training.datasets import Loaded, load, samplers
-from lisbet.training.sampler import Sampler
+from lisbet.training import run_folder
+from lisbet.training.checkpoint import resume
+from lisbet.training.datasets.banks import Loaded, load, samplers
+from lisbet.training.datasets.batching import Batching
+from lisbet.training.datasets.sampler import Sampler
+from lisbet.training.strategies import strategy
 
 NOT_KEPT = {"config", "debug_step", "dry_run", "overwrite", "resume"}
 """Options that are about one start of a run, not about the run."""

@@ -10,7 +10,7 @@ from typing import IO, Any
 import ijson
 import numpy as np
 
-from lisbet.errors import DataError
+from lisbet.core.errors import DataError
 
 MOST_UNPACKED_BYTES = 64 * 2**30
 """Archives that claim to hold more are refused; the largest known one holds a tenth of it."""

@@ -14,9 +14,9 @@ import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from lisbet.core.files import claim, remove_file
-from lisbet.core.write_log import WriteLog
-from lisbet.errors import DataError, OutputError
+from lisbet.core.errors import DataError, OutputError
+from lisbet.core.storage.files import claim, remove_file
+from lisbet.core.storage.write_log import WriteLog
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lisbet.core.files import require_writable
-from lisbet.core.folders import recover, write_folder
-from lisbet.core.lock import locked
-from lisbet.core.results import require_result_folder
-from lisbet.data.ids import check_ids
-from lisbet.errors import DataError, OutputError
-from lisbet.yaml_files import read_yaml, write_yaml
+from lisbet.core.errors import DataError, OutputError
+from lisbet.core.storage.files import require_writable
+from lisbet.core.storage.folders import recover, write_folder
+from lisbet.core.storage.lock import locked
+from lisbet.core.storage.results import require_result_folder
+from lisbet.core.yaml_files import read_yaml, write_yaml
+from lisbet.data.files.ids import check_ids
 
 log = logging.getLogger(__name__)
 

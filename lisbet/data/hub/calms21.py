@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lisbet.core.errors import DataError
 from lisbet.data.hub._archives import open_archive, sequences
 from lisbet.data.hub._download import RemoteFile, bring, remove_download, require_space
 from lisbet.data.hub._write import (
@@ -20,7 +21,6 @@ from lisbet.data.hub._write import (
     write_annotations,
     write_tracks,
 )
-from lisbet.errors import DataError
 from lisbet.options import FetchOptions
 
 log = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from lisbet.core.errors import DataError
 from lisbet.data.hub._archives import read_pickled_npy
 from lisbet.data.hub._download import RemoteFile, bring, remove_download
 from lisbet.data.hub._write import (
@@ -13,7 +14,6 @@ from lisbet.data.hub._write import (
     write_annotations,
     write_tracks,
 )
-from lisbet.errors import DataError
 from lisbet.options import FetchOptions
 
 INDIVIDUALS = ("mouse0", "mouse1", "mouse2")

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from lisbet.data.hub._simulate import ARENA_PX, FPS, INDIVIDUALS, KEYPOINTS, STATES, simulate
 from lisbet.data.hub._write import (
     publish_dataset,
     recording_folder,
     write_annotations,
     write_tracks,
 )
-from lisbet.data.simulate import ARENA_PX, FPS, INDIVIDUALS, KEYPOINTS, STATES, simulate
 from lisbet.options import FetchOptions
 
 SOURCE = "LISBET simulation (no real animals)"

@@ -3,8 +3,8 @@
 A module holds ``READER``: which files belong to it, and how one is read.
 """
 
+from lisbet.core.registry import Registry
 from lisbet.data.labels._labels import Choice, LabelReader, Labels
-from lisbet.registry import Registry
 
 LABEL_READERS: Registry[LabelReader] = Registry("annotation format", __name__, "READER")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lisbet.core.errors import DataError
 from lisbet.data.labels._labels import SLACK_FRAMES, Labels
-from lisbet.errors import DataError
 
 BEHAVIORS = 1000
 """Most behaviours of a file."""

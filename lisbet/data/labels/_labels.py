@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lisbet.errors import DataError
+from lisbet.core.errors import DataError
 
 SLACK_FRAMES = 1
 """An event may end so much after the last frame: videos are timed to the end of a frame."""

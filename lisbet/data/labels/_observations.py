@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lisbet.core.errors import DataError
 from lisbet.data.labels._labels import same_name
-from lisbet.errors import DataError
 
 MEDIA = ("Media file name", "Media file path", "Media file")
 OFFSET = "Time offset (s)"

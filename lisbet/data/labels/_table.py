@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lisbet.data.limits import LINE_BYTES, require_csv, require_regular
-from lisbet.errors import DataError
+from lisbet.core.errors import DataError
+from lisbet.data.files.limits import LINE_BYTES, require_csv, require_regular
 
 SEPARATORS = (",", ";", "\t")
 HEADER_ROWS = 200

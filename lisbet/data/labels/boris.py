@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from lisbet.core.errors import DataError
+from lisbet.data.files.limits import require_csv
 from lisbet.data.labels._events import Event, labels_of
 from lisbet.data.labels._labels import ALL, Choice, LabelReader, Labels, require_subject
 from lisbet.data.labels._observations import OFFSET, Observed, observed, rates_of, stripped
@@ -17,8 +19,6 @@ from lisbet.data.labels._table import (
     recognise,
     seconds,
 )
-from lisbet.data.limits import require_csv
-from lisbet.errors import DataError
 
 KIND_COLUMNS = ("Status", "Behavior type")
 START, STOP = "Start (s)", "Stop (s)"

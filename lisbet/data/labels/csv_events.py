@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from lisbet.core.errors import DataError
+from lisbet.data.files.limits import require_csv
 from lisbet.data.labels._events import Event, labels_of
 from lisbet.data.labels._labels import ALL, Choice, LabelReader, Labels, require_subject
 from lisbet.data.labels._table import (
@@ -16,8 +18,6 @@ from lisbet.data.labels._table import (
     recognise,
     seconds,
 )
-from lisbet.data.limits import require_csv
-from lisbet.errors import DataError
 
 COLUMNS = ("behavior", "start_time", "end_time")
 

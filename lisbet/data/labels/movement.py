@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from lisbet.core.errors import DataError
+from lisbet.data.files.netcdf import load_netcdf, names_along
 from lisbet.data.labels._labels import ALL, Choice, LabelReader, Labels
-from lisbet.data.netcdf import load_netcdf, names_along
-from lisbet.errors import DataError
 
 AXES = ("time", "behaviors", "annotators")
 

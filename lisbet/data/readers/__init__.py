@@ -5,11 +5,11 @@ A module holds ``READER``: which files belong to it, and how those of one record
 
 from collections.abc import Callable
 
-from lisbet.config import Dataset
 from lisbet.core.address import is_address
+from lisbet.core.config import Dataset
+from lisbet.core.registry import Registry
 from lisbet.data.readers._reader import Reader
 from lisbet.data.record import Record
-from lisbet.registry import Registry
 
 READERS: Registry[Reader] = Registry("data format", __name__, "READER")
 

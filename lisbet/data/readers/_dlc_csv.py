@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lisbet.data.limits import require_csv
+from lisbet.core.errors import DataError
+from lisbet.data.files.limits import require_csv
+from lisbet.data.files.text_tables import encoding_of, is_blank, lines_of, separator_after
 from lisbet.data.readers._dlc_table import LEVELS, Column, Table, columns_of
 from lisbet.data.readers._peek import head_lines
-from lisbet.data.text_tables import encoding_of, is_blank, lines_of, separator_after
-from lisbet.errors import DataError
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from lisbet.data.hdf5 import check_hdf5
-from lisbet.data.limits import require_regular
+from lisbet.core.errors import DataError
+from lisbet.data.files.hdf5 import check_hdf5
+from lisbet.data.files.limits import require_regular
 from lisbet.data.readers._dlc_table import LEVELS, Table, columns_of
-from lisbet.errors import DataError
 
 PANDAS = ("frame_table", "frame")
 SAFE = {("pandas.core.indexes.frozen", "FrozenList"): list}

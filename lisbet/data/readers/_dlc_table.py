@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from lisbet.data.limits import require_memory, shape_text
-from lisbet.errors import DataError
+from lisbet.core.errors import DataError
+from lisbet.data.files.limits import require_memory, shape_text
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-from lisbet.data.limits import LINE_BYTES
-from lisbet.data.text_tables import decode, lines_of
+from lisbet.data.files.limits import LINE_BYTES
+from lisbet.data.files.text_tables import decode, lines_of
 
 START_BYTES = 4096
 HDF5 = b"\x89HDF\r\n\x1a\n"

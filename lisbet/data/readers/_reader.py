@@ -7,9 +7,9 @@ from pathlib import Path
 
 import xarray as xr
 
+from lisbet.core.errors import DataError
 from lisbet.data.readers._peek import Peek
 from lisbet.data.record import Record
-from lisbet.errors import DataError
 
 
 @dataclass(frozen=True)

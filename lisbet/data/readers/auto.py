@@ -5,9 +5,9 @@ from pathlib import Path
 
 import xarray as xr
 
+from lisbet.core.errors import DataError
 from lisbet.data.readers._peek import Peek
 from lisbet.data.readers._reader import Kind, Reader
-from lisbet.errors import DataError
 
 
 def formats() -> Iterator[tuple[str, Reader]]:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import xarray as xr
 
+from lisbet.core.errors import DataError
+from lisbet.data.files.text_tables import decode, lines_of
 from lisbet.data.readers._dlc_csv import first_cell, header_of, read_csv
 from lisbet.data.readers._dlc_hdf5 import PANDAS, levels_of, read_hdf5
 from lisbet.data.readers._dlc_table import LEVELS, to_dataset
 from lisbet.data.readers._peek import HDF5, Peek
 from lisbet.data.readers._reader import Kind, Reader
-from lisbet.data.text_tables import decode, lines_of
-from lisbet.errors import DataError
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from lisbet.data.netcdf import load_netcdf
+from lisbet.data.files.netcdf import load_netcdf
 from lisbet.data.readers._peek import Peek
 from lisbet.data.readers._reader import Kind, Reader, only
 

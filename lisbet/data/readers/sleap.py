@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lisbet.data.hdf5 import check_hdf5
-from lisbet.data.limits import require_regular
+from lisbet.core.errors import DataError
+from lisbet.data.files.hdf5 import check_hdf5
+from lisbet.data.files.limits import require_regular
 from lisbet.data.readers._peek import Peek
 from lisbet.data.readers._reader import Kind, Reader, only
-from lisbet.errors import DataError
 
 ANALYSIS = Kind("SLEAP analysis file")
 EXPORT = (

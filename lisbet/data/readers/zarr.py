@@ -1,4 +1,4 @@
-"""Converted datasets: one Zarr store of many recordings, see `lisbet.data.store`."""
+"""Converted datasets: one Zarr store of many recordings, see `lisbet.data.zarr.store`."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from lisbet.data.record import Record
 
 
 def _read(path: Path, *, annotated: bool) -> list[Record]:
-    from lisbet.data.store import Store  # takes half a second to import
+    from lisbet.data.zarr.store import Store  # takes half a second to import
 
     return Store.open(path).records(annotated=annotated)
 

@@ -4,8 +4,8 @@ A module holds ``BACKBONE``, a torch module with a ``Config`` whose defaults are
 ``<name>-base``.
 """
 
+from lisbet.core.registry import Registry
 from lisbet.models.backbones._backbone import Backbone, BackboneConfig
-from lisbet.registry import Registry
 
 BACKBONES: Registry[type[Backbone]] = Registry("backbone", __name__, "BACKBONE")
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 from pydantic import Field
 from torch import Tensor, nn
 
-from lisbet.config import LARGEST_SIZE, Config
+from lisbet.core.config import LARGEST_SIZE, Config
 
 
 class BackboneConfig(Config):

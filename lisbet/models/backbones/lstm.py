@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from lisbet.config import LARGEST_SIZE, MOST_LAYERS
+from lisbet.core.config import LARGEST_SIZE, MOST_LAYERS
 from lisbet.models.backbones._backbone import Backbone, BackboneConfig
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lisbet.config import LARGEST_SIZE, MOST_LAYERS
+from lisbet.core.config import LARGEST_SIZE, MOST_LAYERS
 from lisbet.models.backbones._backbone import Backbone, BackboneConfig
 
 

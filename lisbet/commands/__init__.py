@@ -1,0 +1,1 @@
+"""The commands of betman that do not train: one module for each, and what they share."""

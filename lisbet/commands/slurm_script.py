@@ -1,0 +1,146 @@
+"""A batch script for SLURM: the shipped one, filled in after its options were checked."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from lisbet import __version__
+from lisbet.commands.launch import ALONE, FOLDERS, Launch
+from lisbet.core.errors import ConfigError
+from lisbet.core.option_text import join_paths
+from lisbet.core.redact import redacted
+from lisbet.options import SlurmScriptOptions, TrainingOptions, TrainOptions
+
+TEMPLATE = "slurm/train.sbatch"
+SEED = '"$SLURM_ARRAY_TASK_ID"'
+"""A job array over seeds is numbered by them."""
+
+
+def slurm_script(options: SlurmScriptOptions) -> None:
+    """Print the script.
+
+    Raises
+    ------
+    LisbetError
+        If train_model would refuse the options, or the recordings where they are here.
+    """
+    train = _of_training(options)
+    _check(options, train)
+    path = next(folder / TEMPLATE for folder in FOLDERS if folder.is_dir())
+    text = path.read_text("utf-8")
+    title = f"# Written by betman slurm_script, lisbet {__version__}; submit it with sbatch.\n"
+    text = re.sub(r"(?<=\n)#(?! What to change).*?\n(?=#SBATCH)", title, text, count=1, flags=re.S)
+    print(_filled(text, _directives(options), _variables(options, train)), end="")
+
+
+def _of_training(options: SlurmScriptOptions) -> TrainOptions:
+    """Return those that train_model takes, as they were given; a file of options is resolved."""
+    given = {
+        name: getattr(options, name)
+        for name in options.model_fields_set & TrainingOptions.model_fields.keys() - {"config"}
+    }
+    return TrainOptions(**given | {"resume": True})
+
+
+def _check(options: SlurmScriptOptions, train: TrainOptions) -> None:
+    """Check as train_model would, as far as this machine can tell."""
+    launch = Launch.find(options.launch)
+    if options.processes > 1 and launch.settings["distributed_type"] == ALONE:
+        raise ConfigError(
+            f"--launch={options.launch} is for one process, and {options.nodes} nodes with "
+            f"{options.gpus_per_node} GPUs are for {options.processes}; use --launch=ddp"
+        )
+    import torch
+
+    from lisbet.training.datasets.batching import Batching
+    from lisbet.training.setup import Setup, check_without_recordings
+
+    Batching.of(train.batch_size, options.processes, train.micro_batch_size)
+    check_without_recordings(train)
+    absent = [str(path) for path in train.data_path if not path.exists()]
+    if not absent:
+        Setup.from_options(train, torch.device("cpu"))
+    for name in ("container", "venv"):
+        path: Path | None = getattr(options, name)
+        absent += [str(path)] if path is not None and not path.exists() else []
+    for path_ in absent:
+        print(f"betman: note: {redacted(path_)} is not here; the job needs it", file=sys.stderr)
+
+
+def _directives(options: SlurmScriptOptions) -> dict[str, str | None]:
+    """Return the lines of #SBATCH: those of the script that change, and further ones."""
+    found: dict[str, str | None] = {
+        "job-name": options.job_name,
+        "nodes": str(options.nodes),
+        # Clusters without GPUs do not know the word.
+        "gpus-per-node": str(options.gpus_per_node) if options.gpus_per_node else None,
+        "cpus-per-task": str(options.cpus_per_task),
+        "time": options.time,
+    }
+    for name in ("mem", "partition", "account", "qos"):
+        if (value := getattr(options, name)) is not None:
+            found[name] = value
+    if options.seeds:
+        found |= {"array": ",".join(map(str, options.seeds)), "output": "%x-%A_%a.out"}
+    return found
+
+
+def _variables(options: SlurmScriptOptions, train: TrainOptions) -> dict[str, str]:
+    """Return what the variables of the script are set to, quoted for the shell."""
+    words = train.model_dump(mode="json", exclude_unset=True, exclude={"resume", "data_path"})
+    _refuse_secrets(words | {"data_path": join_paths(train.data_path)})
+    if options.seeds:
+        words.pop("run_id")
+    lines = [shlex.quote(f"--{name}={value}") for name, value in words.items() if value is not None]
+    if options.seeds:
+        lines += [f"--seed={SEED}", f"--run_id={shlex.quote(f'{options.run_id}-seed')}{SEED}"]
+    lines.append(shlex.quote(_as_word(join_paths(train.data_path))))
+    found = {"TRAIN": "(\n" + "".join(f"  {line}\n" for line in lines) + ")"}
+    for name in ("container", "venv", "bind", "processes_per_node", "launch"):
+        if (value := getattr(options, name)) is not None:
+            text = str(value) if name == "bind" else _as_word(str(value))
+            found[name.upper()] = shlex.quote(text)
+    return found
+
+
+def _as_word(path: str) -> str:
+    """Return a path that no program takes for an option."""
+    return f"./{path}" if path.startswith("-") else path
+
+
+def _refuse_secrets(words: dict[str, Any]) -> None:
+    """Raise ConfigError if a script, which many may read, would hold a password or token."""
+    for name, value in words.items():
+        if redacted(str(value)) != str(value):
+            raise ConfigError(
+                f"--{name} holds a password or token, which would stand in the script; leave it "
+                "out, and set it in the environment of the job, such as AWS_SECRET_ACCESS_KEY"
+            )
+
+
+def _filled(text: str, directives: dict[str, str | None], variables: dict[str, str]) -> str:
+    """Put values in their places; those for which the script has no line go before the others."""
+    more = []
+    for name, value in directives.items():
+        line = f"#SBATCH --{name}={value}\n" if value is not None else ""
+        text, found = _replaced(rf"^#SBATCH --{name}=.*\n", line, text)
+        more += [] if found else [line]
+    text = text.replace("#SBATCH", "".join(more) + "#SBATCH", 1)
+    # All at once: a value may hold what looks like the line of another variable.
+    left = dict(variables)
+    place = r'^(\w+)=("\$\{\1:-[^}]*\}"|\(\))'
+    text = re.sub(
+        place,
+        lambda found: f"{found[1]}={left.pop(found[1])}" if found[1] in left else found[0],
+        text,
+        flags=re.MULTILINE,
+    )
+    assert not left, f"{TEMPLATE} has no variable {', '.join(left)}"
+    return text
+
+
+def _replaced(pattern: str, new: str, text: str) -> tuple[str, int]:
+    """Replace a pattern by text that is taken as it is; return how often it was found."""
+    return re.subn(pattern, lambda _: new, text, flags=re.MULTILINE)

@@ -1,0 +1,135 @@
+"""Look into the files of a folder: which of them are tracking files, and which are not used."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lisbet.core.errors import DataError
+from lisbet.data.files.versions import FileChoice, arranged
+from lisbet.data.readers import READERS
+from lisbet.data.readers._peek import Peek
+from lisbet.data.readers._reader import Kind
+from lisbet.data.readers.auto import format_of
+
+log = logging.getLogger(__name__)
+
+MEDIA = frozenset(
+    f".{ending}"
+    for ending in (
+        *("avi", "m4v", "mkv", "mov", "mp3", "mp4", "mpeg", "mpg", "wav", "webm", "wmv"),
+        *("bmp", "gif", "jpeg", "jpg", "pdf", "png", "svg", "tif", "tiff"),
+        *("gz", "json", "npy", "npz", "pickle", "pkl", "pt", "py", "tar", "yaml", "yml", "zip"),
+    )
+)
+"""Endings of files that are not looked into: there may be many, and no format uses them."""
+NAMED = 10
+"""At most so many files are named in one message."""
+
+
+@dataclass
+class Folder:
+    """What is in a folder.
+
+    Parameters
+    ----------
+    recordings : list of (str, tuple of Path, str or None)
+        Name of the video, or "" where the recording is the folder; its files; what is wrong.
+    others : set of str
+        Formats of tracking files that were not asked for.
+    unused : list of str
+        Names of the other files, and what they are.
+    unusable : list of str
+        Those of them that hold tracks, but cannot be read or do not fit the pattern.
+    """
+
+    recordings: list[tuple[str, tuple[Path, ...], str | None]] = field(default_factory=list)
+    others: set[str] = field(default_factory=set)
+    unused: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+
+
+def look_into(folder: Path, names: list[str], wanted: str, choice: FileChoice) -> Folder:
+    """Find the recordings among the files of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    names : list of str
+        Names of its files.
+    wanted : str
+        Format, or "auto" for any.
+    choice : FileChoice
+        Which files are used, and as what.
+    """
+    found, candidates = Folder(), dict[str, list[Path]]()
+    certain = set()
+    for name in sorted(names):
+        if name.startswith(".") or Path(name).suffix.lower() in MEDIA:
+            continue
+        path = Path(folder, name)
+        own, kind = _kind(path, wanted)
+        if kind is None:
+            found.unused.append(name)
+        elif not kind.usable or own is None:
+            found.unused.append(f"{name} ({kind})")
+            if kind.matters and wanted in ("auto", own):
+                found.unusable.append(f"{name} ({kind})")
+        elif wanted not in ("auto", own):
+            found.others.add(own)
+            found.unused.append(f"{name} ({kind})")
+        elif not choice.allows(name):
+            found.unused.append(f"{name} ({kind}; not {choice.pattern})")
+            found.unusable.append(found.unused[-1])
+        else:
+            candidates.setdefault(own, []).append(path)
+            certain.update([own] if kind.certain else [])
+    if certain:  # where some are recognised, a name such as tracking_notes.csv tells nothing
+        for own in candidates.keys() - certain:
+            found.unused += [f"{file.name} (unreadable {own} file)" for file in candidates.pop(own)]
+    _arrange(found, candidates, choice)
+    used = {file.name for _, files, _ in found.recordings for file in files}
+    found.unused += [
+        f"{f.name} (left out)" for files in candidates.values() for f in files if f.name not in used
+    ]
+    if found.recordings and found.unused:
+        log.info("%s: read %s; not used: %s", folder, ", ".join(sorted(used)),
+                 ", ".join(found.unused[:NAMED]))  # fmt: skip
+    return found
+
+
+def _kind(path: Path, wanted: str) -> tuple[str | None, Kind | None]:
+    """Return format and kind of a file; one with a documented name of the wanted format is its."""
+    own, kind = format_of(Peek(path))
+    if own != wanted and READERS[wanted].matches(path.name):
+        return wanted, Kind(f"{wanted} file by its name")
+    return own, kind
+
+
+def _arrange(found: Folder, candidates: dict[str, list[Path]], choice: FileChoice) -> None:
+    if len(candidates) > 1:
+        files = [file for own in candidates.values() for file in own]
+        listed = "; ".join(
+            f"{name}: {', '.join(file.name for file in own)}" for name, own in candidates.items()
+        )
+        problem = (
+            f"tracking files of {len(candidates)} formats in one folder ({listed}); expected one. "
+            f"Choose with --data_format={' or '.join(candidates)}, or with --tracking_pattern"
+        )
+        found.recordings.append(("", tuple(files), problem))
+        return
+    for name, own in candidates.items():
+        reader = READERS[name]
+        documented = [file for file in own if reader.matches(file.name)]
+        plain = choice == FileChoice()
+        if plain and not reader.several and len(documented) == 1 < len(own):
+            log.warning("%s: only %s is read, by its name; not %s. See --tracking_pattern and "
+                        "--flat", own[0].parent, documented[0].name,
+                        ", ".join(f.name for f in own if f not in documented))  # fmt: skip
+            own = documented
+        try:
+            arrangement = arranged(own, choice, several=reader.several)
+        except DataError as error:
+            found.recordings.append(("", tuple(own), str(error)))
+            continue
+        found.recordings += [(video, files, None) for video, files in arrangement]

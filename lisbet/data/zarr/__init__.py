@@ -1,0 +1,1 @@
+"""Converted datasets: one chunked Zarr store, how it is written, resumed, checked and read."""

@@ -1,0 +1,134 @@
+"""Batches of windows and labels, each a pure function of (seed, task, epoch, step, index)."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lisbet.augment import Augmentation
+from lisbet.core.config import Window
+from lisbet.core.errors import DataError
+from lisbet.core.transfer import to_device
+from lisbet.data.bank import Bank, Plan, gather
+from lisbet.data.rng import uniforms
+from lisbet.tasks import Task
+
+Batch = dict[str, tuple[Tensor, Tensor]]
+"""By task: windows (batch, frames, individuals, keypoints, space) and labels (batch, …)."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws the batches of one part of the data.
+
+    Parameters
+    ----------
+    part : str
+        "train" or "dev": other parts, other random numbers.
+    tasks : dict of Task
+        What to sample, by name.
+    banks : dict of Bank
+        Where from, by task.
+    window : Window
+        The window of every sample.
+    seed : int
+        Seed of the run.
+    batch_size : int
+        Windows of each task in a global batch.
+    sample : float
+        Share of the frames that makes an epoch.
+    fps_scaling : float
+        Frames of the recordings for one frame of a window.
+    augmentations : tuple of Augmentation
+        Changes of the windows, in order.
+    device : torch.device
+        Where the batches go.
+    """
+
+    part: str
+    tasks: dict[str, Task]
+    banks: dict[str, Bank]
+    window: Window
+    seed: int
+    batch_size: int
+    sample: float
+    fps_scaling: float
+    augmentations: tuple[Augmentation, ...]
+    device: torch.device
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch: ceil(frames of the smallest task / batch size) times `sample`."""
+        frames = min(bank.frames for bank in self.banks.values())
+        return max(1, round(-(-frames // self.batch_size) * self.sample))
+
+    def bank(self, name: str, epoch: int, step: int) -> Bank:
+        """Return the recordings that a task's samples of a step are drawn from."""
+        return self.banks[name].at(epoch, step, self.steps)
+
+    def batch(self, epoch: int, step: int, rows: slice) -> Batch:
+        """Make the rows of a global batch that are this process's share."""
+        return {name: self._samples(name, epoch, step, rows) for name in self.tasks}
+
+    def plan(self, name: str, epoch: int, step: int, rows: slice) -> tuple[Plan, np.ndarray]:
+        """Choose the frames and labels of a task's samples."""
+        task = self.tasks[name]
+        uniform = self._draw(name, "", epoch, step, rows, task.columns)
+        plan, labels = task.plan(uniform, self.bank(name, epoch, step), self.window)
+        if self.fps_scaling != 1:
+            speed = np.ones(len(labels)) if plan.speed is None else plan.speed
+            plan = replace(plan, speed=self.fps_scaling * speed)
+        return plan, labels
+
+    def _draw(
+        self, name: str, what: str, epoch: int, step: int, rows: slice, columns: int
+    ) -> np.ndarray:
+        stream = f"{self.part}/{name}{what}"
+        table = uniforms(
+            self.seed, stream, epoch=epoch, step=step, rows=self.batch_size, columns=columns
+        )
+        return table[rows]
+
+    def _samples(self, name: str, epoch: int, step: int, rows: slice) -> tuple[Tensor, Tensor]:
+        bank = self.bank(name, epoch, step)
+        plan, labels = self.plan(name, epoch, step, rows)
+        windows = gather(bank, plan, self.window).to(self.device)
+        for number, augmentation in enumerate(self.augmentations):
+            columns = 1 + augmentation.columns(bank.features)
+            what = f"/{number}/{augmentation.name}"
+            uniform = self._draw(name, what, epoch, step, rows, columns)
+            windows = augmentation.apply(windows, uniform)
+        return windows, to_device(labels, self.device)
+
+
+def split(
+    ids: tuple[str, ...], dev_ratio: float | None, seed: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split recordings into those to train on and those to score on.
+
+    Returns
+    -------
+    train, dev : tuple of str
+        Ids in their own order; `dev` is empty without a ratio, else holds at least one.
+
+    Raises
+    ------
+    DataError
+        If nothing would be left to train on.
+    """
+    if dev_ratio is None:
+        return ids, ()
+    count = max(1, round(dev_ratio * len(ids)))
+    if count >= len(ids):
+        raise DataError(
+            f"--dev_ratio={dev_ratio:g} holds out {count} of {len(ids)} recordings and leaves "
+            "none to train on; hold out the last part of each recording with --dev_split=time "
+            "--dev_ratio=0.2, choose a smaller ratio, or add recordings"
+        )
+    order = uniforms(seed, "split", epoch=0, step=0, rows=len(ids), columns=1)[:, 0]
+    chosen = {ids[index] for index in np.argsort(order, kind="stable")[:count]}
+    return (
+        tuple(record_id for record_id in ids if record_id not in chosen),
+        tuple(record_id for record_id in ids if record_id in chosen),
+    )

@@ -1,0 +1,213 @@
+"""models/<run_id>/README.md: what the model is, written when its training ends.
+
+Nothing in it tells when or how often a run was started, so that one that was interrupted has the
+very same card.
+"""
+
+import html
+import logging
+import re
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lisbet.core.errors import OutputError
+from lisbet.core.redact import redacted
+from lisbet.core.storage.files import require_file_target, write_text
+from lisbet.models import model_dir
+from lisbet.options import LAUNCH_OPTIONS, TrainOptions
+from lisbet.training.checkpoint.resume import HARMLESS
+from lisbet.training.logging.pictures import FOLDER
+from lisbet.training.setup import NOT_KEPT
+
+if TYPE_CHECKING:
+    from lisbet.training.run import Run
+
+log = logging.getLogger(__name__)
+
+CARD = "README.md"
+HIDDEN = (HARMLESS | NOT_KEPT | LAUNCH_OPTIONS | {"run_id"}) - {"data_path", "epochs"}
+MANY = 20
+"""Recordings that are named one by one; of more, only the number is told."""
+
+
+def write_card(run: "Run") -> None:
+    """Write the model card of a run that has come to its end; a README of somebody else stays."""
+    text = card(run)
+    path = run.folder / CARD
+    try:
+        require_file_target(path, root=run.folder, overwrite=True)
+    except OutputError as error:
+        log.warning("no model card was written: %s", error)
+        return
+    if not path.exists() or path.read_text("utf-8") != text:
+        write_text(path, text, root=run.folder, overwrite=True)
+
+
+def card(run: "Run") -> str:
+    """Return the model card, in Markdown."""
+    name = run.setup.config.model_id
+    head = {
+        "library_name": "lisbet",
+        "pipeline_tag": "feature-extraction",
+        "tags": ["lisbet", "behavior", "pose-estimation", run.setup.config.backbone["type"]],
+    }
+    parts = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
+        f"# {name}",
+        _summary(run),
+        "## Scores",
+        _scores(run.history),
+        _pictures(run.folder),
+        "## How to use it",
+        _usage(run),
+        "## Data",
+        _data(run),
+        "## How it was trained",
+        _options(run.options),
+        _versions(run.config),
+        "## How to cite",
+        CITATION,
+    ]
+    return redacted("\n\n".join(part for part in parts if part) + "\n")
+
+
+def _summary(run: "Run") -> str:
+    config = run.setup.config
+    features = config.input_features
+    sizes = ", ".join(f"{key} {value}" for key, value in config.backbone.items() if key != "type")
+
+    def joined(names: Iterable[str]) -> str:
+        return ", ".join(map(escaped, names))
+
+    rows = [
+        ("backbone", f"{config.backbone['type']} ({sizes})"),
+        ("tasks", joined(run.setup.tasks)),
+        ("window", f"{config.window_size} frames, offset {config.window_offset}"),
+        ("individuals", joined(features.individuals)),
+        ("keypoints", joined(features.keypoints)),
+        ("axes", joined(features.space)),
+        *((f"classes of {task}", joined(names)) for task, names in config.behaviors.items()),
+    ]
+    return (
+        "A [LISBET](https://github.com/BelloneLab/lisbet) model of social behaviour: it turns "
+        "windows of pose tracks into an embedding of each frame.\n\n" + _table(("", ""), rows)
+    )
+
+
+def _scores(history: list[dict[str, float]]) -> str:
+    last = history[-1]
+    rows = [
+        (escaped(name), f"{value:.4g}")
+        for name, value in last.items()
+        if name not in ("epoch", "learning_rate", "gradient_norm")
+    ]
+    said = f"After {len(history)} epochs; `dev` is what was held out.\n\n"
+    best = ""
+    if "dev_loss" in last:
+        row = min(history, key=lambda row: (row["dev_loss"] != row["dev_loss"], row["dev_loss"]))
+        best = f"\n\nThe lowest held-out loss, {row['dev_loss']:.4g}, was that of epoch " \
+               f"{int(row['epoch']) + 1}."  # fmt: skip
+    return said + _table(("", "last epoch"), rows) + best
+
+
+def _pictures(folder: Path) -> str:
+    there = sorted((folder / FOLDER).glob("*.png"))
+    return "\n\n".join(f"![{path.stem.replace('_', ' ')}]({FOLDER}/{path.name})" for path in there)
+
+
+def _usage(run: "Run") -> str:
+    folder, data = run.folder, run.options.data_path[0]
+    weights = model_dir.WEIGHTS_LAST
+    embedder = folder.with_name(f"{folder.name}-embedder")
+    output = str(run.options.output_path)
+    where = [f"--output_path={output}"] if output != "." else []
+    model, exported = (
+        [f"{place}/{model_dir.MODEL_CONFIG}", f"{place}/{weights}"] for place in (folder, embedder)
+    )
+    lines = [
+        ["export_embedder", *where, *model],
+        ["compute_embeddings", str(data), *exported],
+    ]
+    if run.setup.config.behaviors:
+        lines.append(["annotate_behavior", str(data), *model])
+    text = "\n".join(f"$ {shlex.join(['betman', *words])}" for words in lines)
+    fence = "`" * max(3, 1 + _longest_ticks(text))
+    return f"{fence}console\n{text}\n{fence}"
+
+
+def _data(run: "Run") -> str:
+    data = run.config["data"]
+    paths = ", ".join(code(str(path)) for path in run.options.data_path)
+    lines = [f"Recordings in {paths}; fingerprint `{data['fingerprint'][:16]}`."]
+    for sampler in run.setup.samplers:
+        ids = data["split"][sampler.part]
+        named = (
+            f": {', '.join(map(escaped, ids))}" if len(ids) <= MANY else ", named in run_config.yml"
+        )
+        frames = max(bank.frames for bank in sampler.banks.values())
+        lines.append(f"* {sampler.part}: {len(ids)} recordings, {frames} frames{named}")
+    if "split_frames" in data:
+        lines.append("* of each recording the last part is held out; run_config.yml says which")
+    return "\n\n".join([lines[0], "\n".join(lines[1:])])
+
+
+def _options(options: TrainOptions) -> str:
+    dumped = options.model_dump(mode="json")
+    defaults = TrainOptions(data_path=options.data_path).model_dump(mode="json")
+    rows = [
+        (f"`--{name}`", code(str(value)).replace("|", "\\|"))
+        for name, value in dumped.items()
+        if name not in HIDDEN and name != "data_path" and value != defaults[name]
+    ]
+    said = "Options that differ from their defaults; `run_config.yml` has all, and repeats the run:"
+    repeat = "`betman train_model --config=run_config.yml`."
+    if not rows:
+        return f"With the defaults of every option. {repeat}"
+    return f"{said} {repeat}\n\n" + _table(("option", "value"), rows)
+
+
+def _versions(config: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in config["versions"].items())
+    processes = config["processes"]
+    count = processes["count"]
+    how = f"{processes['strategy']}, {count} processes" if count > 1 else processes["strategy"]
+    return f"{how}; {versions}."
+
+
+def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def escaped(text: str) -> str:
+    r"""Return text as Markdown that shows just that, on one line.
+
+    Examples
+    --------
+    >>> print(escaped("mouse_1 <b>|`x`"))
+    mouse_1 &lt;b&gt;\|\`x\`
+    """
+    text = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"[\\`*|\[\]~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|^[-+#]", r"\\\g<0>", text)
+
+
+def code(text: str) -> str:
+    """Return text as code in a line of Markdown, whatever backticks it has."""
+    text = " ".join(text.split())
+    ticks = "`" * (1 + _longest_ticks(text))
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{ticks}{space}{text}{space}{ticks}"
+
+
+def _longest_ticks(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
+
+
+CITATION = """Cite the paper, and whoever recorded the data:
+
+> Chindemi, G., Girard, B., & Bellone, C. (2023). LISBET: a machine learning model for the automatic
+> segmentation of social behavior motifs. arXiv:2311.04069"""

@@ -1,0 +1,172 @@
+"""Pictures of a model in training: its embeddings, and what it takes for what.
+
+They are a function of the weights alone: the frames are spread evenly over the recordings, the
+plane is that of the first two principal components, and no random number is drawn. The first
+process makes them of the gathered weights, whatever the strategy.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lisbet.data.bank import Bank, Plan, gather
+from lisbet.data.excerpt import excerpt
+from lisbet.models.multitask import MultiTaskModel
+from lisbet.tasks import SupervisedTask
+from lisbet.training.datasets.sampler import Sampler
+from lisbet.training.setup import Setup
+
+FOLDER = "pictures"
+FRAMES, AT_ONCE = 600, 100
+"""Frames in a picture, and those that pass the network together."""
+
+
+@torch.no_grad()
+def draw(setup: Setup, weights: dict[str, Tensor], device: torch.device) -> dict[str, Path]:
+    """Draw the pictures of a model; to be called by the first process alone.
+
+    Parameters
+    ----------
+    setup : Setup
+        Its recordings: those held out, or where there are none those trained on.
+    weights : dict of Tensor
+        The whole state dict.
+    device : torch.device
+        Where to compute.
+
+    Returns
+    -------
+    dict of Path
+        The pictures in the model directory, by name.
+    """
+    with torch.random.fork_rng(devices=[]):  # a new network draws its weights, which go at once
+        model = MultiTaskModel(setup.config)
+    model.load_state_dict({key: value.float() for key, value in weights.items()})
+    model.to(device).eval()
+    sampler = setup.dev or setup.train
+    part = "held-out" if setup.dev else "training"
+    made = {"embeddings": _embeddings(setup, sampler, model, part)}
+    for name, task in setup.tasks.items():
+        if isinstance(task, SupervisedTask):
+            made[f"confusion_{name}"] = _confusion(setup, sampler, model, name, task, part)
+    return made
+
+
+def _embeddings(setup: Setup, sampler: Sampler, model: MultiTaskModel, part: str) -> Path:
+    from matplotlib.figure import Figure  # takes a second to import
+
+    from lisbet.core import drawing
+
+    ids = sorted({record for bank in sampler.banks.values() for record in bank.ids})
+    bank = _bank(sampler, ids)
+    record, frame = _spread(bank)
+    tokens = [
+        model.backbone(windows.flatten(start_dim=2))[:, setup.config.window.output_token].cpu()
+        for windows in _windows(setup, bank, sampler, record, frame)
+    ]
+    names, what = _groups(bank, record, frame)
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    drawing.scatter(figure.subplots(), plane(torch.cat(tokens).double().numpy()), names)
+    figure.suptitle(
+        f"{setup.config.model_id}: {len(frame)} {part} frames, first two principal components of "
+        f"the embedding, by {what}", size=9
+    )  # fmt: skip
+    path = setup.folder / FOLDER / "embeddings.png"
+    drawing.save(figure, path, root=setup.folder, overwrite=True)
+    return path
+
+
+def _confusion(
+    setup: Setup,
+    sampler: Sampler,
+    model: MultiTaskModel,
+    name: str,
+    task: SupervisedTask,
+    part: str,
+) -> Path:
+    from lisbet.core import drawing
+
+    bank = sampler.banks[name]
+    record, frame = _spread(bank)
+    windows = _windows(setup, bank, sampler, record, frame)
+    logits = torch.cat([model({name: some})[name].float().cpu() for some in windows]).numpy()
+    assert bank.labels is not None
+    truth = task.targets(bank.labels[bank.starts[record] + frame])
+    classes = list(task.classes)
+    if truth.ndim == 1:
+        counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
+        np.add.at(counts, (truth, logits.argmax(axis=1)), 1)
+        columns = classes
+    else:
+        yes, decided = truth > 0, logits > 0
+        pairs = ((yes & decided), (yes & ~decided), (~yes & decided), (~yes & ~decided))
+        counts = np.stack([pair.sum(axis=0) for pair in pairs], axis=1)
+        columns = ["right yes", "missed", "false alarm", "right no"]
+    title = f"{setup.config.model_id}: {name}, {len(frame)} {part} frames"
+    path = setup.folder / FOLDER / f"confusion_{name}.png"
+    figure = drawing.confusion_figure(counts, classes, columns, title)
+    drawing.save(figure, path, root=setup.folder, overwrite=True)
+    return path
+
+
+def plane(values: np.ndarray) -> np.ndarray:
+    """Project (n, embedding) onto its first two principal components: (n, 2).
+
+    The largest weight of each component is made positive, so that pictures do not flip.
+    """
+    centred = values - values.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = np.concatenate([axes, np.zeros((2, axes.shape[1]))])[:2]  # of an embedding of size 1
+    signs = np.sign(axes[np.arange(2), np.abs(axes).argmax(axis=1)])
+    flat: np.ndarray = centred @ (axes * np.where(signs == 0, 1, signs)[:, None]).T
+    return flat
+
+
+def _bank(sampler: Sampler, ids: list[str]) -> Bank:
+    """Return all recordings of a sampler as one bank; those of its tasks are views of one."""
+    known = {
+        record: (bank.starts[number], bank.lengths[number])
+        for bank in sampler.banks.values()
+        for number, record in enumerate(bank.ids)
+    }
+    starts, lengths = (np.array(part) for part in zip(*(known[i] for i in ids), strict=True))
+    return replace(
+        next(iter(sampler.banks.values())), ids=tuple(ids), starts=starts, lengths=lengths
+    )
+
+
+def _spread(bank: Bank) -> tuple[np.ndarray, np.ndarray]:
+    """Choose frames evenly over all recordings: (n,) recordings and (n,) frames."""
+    count = min(FRAMES, bank.frames)
+    return bank.locate(np.linspace(0, bank.frames - 1, count).astype(np.int64))
+
+
+def _windows(
+    setup: Setup, bank: Bank, sampler: Sampler, record: np.ndarray, frame: np.ndarray
+) -> Iterator[Tensor]:
+    """Yield the windows of some frames; what is not in memory is read for them alone."""
+    loaded = setup.loaded
+    known = {r.id: r for r in loaded.part(sampler.part)} if loaded.memory is not None else {}
+    records = [known[record_id] for record_id in bank.ids] if known else []
+    for first in range(0, len(frame), AT_ONCE):
+        own = slice(first, first + AT_ONCE)
+        plan = Plan.plain(record[own], frame[own])
+        if sampler.fps_scaling != 1:
+            plan = replace(plan, speed=np.full(len(record[own]), sampler.fps_scaling))
+        source = bank
+        if records:
+            source, plan = excerpt(records, plan, sampler.window)
+        yield gather(source, plan, sampler.window).to(sampler.device)
+
+
+def _groups(bank: Bank, record: np.ndarray, frame: np.ndarray) -> tuple[np.ndarray, str]:
+    """Name the behaviour of each frame, or where nothing is annotated its recording."""
+    if bank.labels is None or not bank.behaviors:
+        return np.array(bank.ids)[record], "recording"
+    active = bank.labels[bank.starts[record] + frame]
+    number = np.where(active.any(axis=1), active.argmax(axis=1), len(bank.behaviors))
+    return np.array([*bank.behaviors, "none"])[number], "behaviour"

@@ -1,0 +1,1 @@
+"""What one device, DDP, DeepSpeed and FSDP do differently."""
