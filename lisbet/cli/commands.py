@@ -17,7 +17,7 @@ from lisbet.core.errors import ConfigError, unknown
 from lisbet.core.yaml_files import read_yaml
 from lisbet.distributed import environment
 from lisbet.distributed.launch_file import LAUNCHED
-from lisbet.options import LaunchOptions, Options
+from lisbet.options import LaunchOptions, Options, extra_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Command:
     @property
     def positionals(self) -> list[str]:
         """Names of the words that are given by their place, in order."""
-        return [name for name, field in self.fields.items() if "positional" in extra(field)]
+        return [name for name, field in self.fields.items() if "positional" in extra_of(field)]
 
     @property
     def places(self) -> str:
@@ -60,7 +60,7 @@ class Command:
     @property
     def takes_many(self) -> bool:
         """Whether the last of these takes all words that are left."""
-        return any(extra(field).get("many") for field in self.fields.values())
+        return any(extra_of(field).get("many") for field in self.fields.values())
 
     @property
     def summary(self) -> str:
@@ -73,7 +73,7 @@ class Command:
 
     def bare(self, name: str) -> str | None:
         """Return what an option means without a value, if it may stand so."""
-        return extra(self.fields[name]).get("bare")
+        return extra_of(self.fields[name]).get("bare")
 
     def check(self, given: dict[str, Any]) -> Options:
         """Read and check the options as they were typed.
@@ -183,11 +183,6 @@ def _typed(path: Path, name: str, value: Any) -> Any:
     if isinstance(value, dict):
         raise ConfigError(f"{path}: {name} is a mapping; write it as on the command line, as text")
     return value if value is None else str(value)
-
-
-def extra(field: FieldInfo) -> dict[str, Any]:
-    """Return what an option declares about itself beside its type and default."""
-    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
 def choices(annotation: Any) -> Iterator[str]:

@@ -7,7 +7,8 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from lisbet import __version__
-from lisbet.cli.commands import COMMANDS, Command, choices, extra
+from lisbet.cli.commands import COMMANDS, Command, choices
+from lisbet.options import extra_of
 
 WIDTH = 80
 
@@ -45,7 +46,7 @@ def page(command: Command) -> str:
         lines += ["", textwrap.fill(" ".join(paragraph.split()), WIDTH)]
     groups: dict[str, list[str]] = {}
     for name, field in command.fields.items():
-        said = extra(field)
+        said = extra_of(field)
         title = "positional" if "positional" in said else said["group"]
         groups.setdefault(title, []).append(_entry(command, name))
     for title in sorted(groups, key=lambda title: (title != "positional", title == "output")):
@@ -57,11 +58,11 @@ def page(command: Command) -> str:
 
 def _entry(command: Command, name: str) -> str:
     field = command.fields[name]
-    unit = extra(field).get("unit")
+    unit = extra_of(field).get("unit")
     notes = [str(unit)] if unit else []
     if words := list(choices(field.annotation)):
         notes.append(" or ".join(words))
-    if known := list(extra(field)["known"]):
+    if known := list(extra_of(field)["known"]):
         notes.append(f"known: {', '.join(known)}")
     default = None if command.is_switch(name) else field.default
     if default not in (PydanticUndefined, None) and _plain(default):

@@ -40,18 +40,15 @@ from lisbet.data.readers.auto import format_of
 from lisbet.data.record import Record, from_dataset
 from lisbet.data.tracks import Stored
 from lisbet.distributed import environment
-from lisbet.options import PREPARING, DataOptions
+from lisbet.options import DataOptions, affecting
 
 log = logging.getLogger(__name__)
 
 BYTES_PER_WORKER = 32 * 2**20
 """A further process pays off from about this much to read; starting one takes over a second."""
 
-NOT_FOR_STORES = (
-    *PREPARING,
-    *("subject", "tracking_pattern", "flat", "file_per_individual"),
-)
-"""Options that a converted dataset had when it was made."""
+NOT_FOR_STORES = {*affecting(DataOptions, "data", "files")} - {"filter_match"}
+"""Options that were applied when a dataset was converted; filters also choose from a store."""
 
 SHOWN = 20
 """At most so many recordings are named in one report."""

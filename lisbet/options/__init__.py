@@ -16,19 +16,28 @@ from lisbet.options._apply import (
     PlotEmbeddingsOptions,
     VerifyOptions,
 )
-from lisbet.options._base import LAUNCH_OPTIONS, PREPARING, DataOptions, LaunchOptions, Options
+from lisbet.options._base import (
+    LAUNCH_OPTIONS,
+    LaunchOptions,
+    Options,
+    affecting,
+    extra_of,
+)
 from lisbet.options._data import ConvertOptions, DatasetInfoOptions
 from lisbet.options._fetch import DATASETS, PUBLISHED_MODELS, FetchModelOptions, FetchOptions
 from lisbet.options._look import DoctorOptions, PlotHistoryOptions, RunsOptions
+from lisbet.options._model import ModelOptions, OptimizationOptions
+from lisbet.options._outputs import CheckpointOptions, TrackingOptions
+from lisbet.options._recordings import DataOptions
 from lisbet.options._slurm import SlurmScriptOptions
 from lisbet.options._train import TrainingOptions, TrainOptions
 
 __all__ = [
     "DATASETS",
     "LAUNCH_OPTIONS",
-    "PREPARING",
     "PUBLISHED_MODELS",
     "AnnotateOptions",
+    "CheckpointOptions",
     "ConsolidateOptions",
     "ConvertOptions",
     "DataOptions",
@@ -43,12 +52,17 @@ __all__ = [
     "InfoOptions",
     "LaunchConfigsOptions",
     "LaunchOptions",
+    "ModelOptions",
+    "OptimizationOptions",
     "Options",
     "PlotEmbeddingsOptions",
     "PlotHistoryOptions",
     "RunsOptions",
     "SlurmScriptOptions",
+    "TrackingOptions",
     "TrainOptions",
     "TrainingOptions",
     "VerifyOptions",
+    "affecting",
+    "extra_of",
 ]

@@ -9,12 +9,12 @@ from lisbet.options._base import (
     READER_NAMES,
     AnnotationFormat,
     DataFormat,
-    DataOptions,
     LaunchOptions,
     Options,
     option,
     positional,
 )
+from lisbet.options._recordings import DataOptions
 
 
 class ExportOptions(Options):
@@ -27,8 +27,10 @@ class ExportOptions(Options):
 
     model_path: Path = positional("the model's model_config.yml")
     weights_path: Path = positional("its weights, such as weights/weights_last.pt")
-    output_path: Path = option(Path("."), "folder that holds models/", group="output")
-    overwrite: bool = option(False, "replace an earlier export", group="output")
+    output_path: Path = option(
+        Path("."), "folder that contains models/", affects="nothing", group="output"
+    )
+    overwrite: bool = option(False, "replace an earlier export", affects="nothing", group="output")
 
 
 class InferenceOptions(DataOptions):
@@ -41,15 +43,17 @@ class InferenceOptions(DataOptions):
     weights_path: Path = positional("its weights, such as weights/weights_last.pt")
     data_format: DataFormat = option(
         "auto",
-        "format of the tracking files; auto: found by looking into them",
+        "format of the tracking files; auto: detected from the files",
+        affects="files",
         group="data",
         known=READER_NAMES,
     )
-    batch_size: int = option(128, "windows that pass the network at once", ge=1)
+    batch_size: int = option(128, "number of windows in one forward pass", affects="nothing", ge=1)
     override_preparation: bool = option(
         False,
-        "let --data_scale and the other options given here replace those that the model was "
-        "trained with, instead of refusing them",
+        "let --data_scale and other options given here replace the values that the model was "
+        "trained with, instead of raising an error",
+        affects="nothing",
         group="data",
     )
 
@@ -70,8 +74,12 @@ class EmbeddingOptions(InferenceOptions, LaunchOptions):
 models/mice-embedder/weights/weights_last.pt
     """
 
-    output_path: Path = option(Path("."), "folder that holds embeddings/", group="output")
-    overwrite: bool = option(False, "replace results that betman wrote before", group="output")
+    output_path: Path = option(
+        Path("."), "folder that contains embeddings/", affects="nothing", group="output"
+    )
+    overwrite: bool = option(
+        False, "replace results that betman wrote before", affects="nothing", group="output"
+    )
 
 
 class AnnotateOptions(InferenceOptions, LaunchOptions):
@@ -87,10 +95,14 @@ models/mice/weights/weights_last.pt
     """
 
     task: Literal["multiclass", "multilabel"] | None = option(
-        None, "head to use, for a model that has both"
+        None, "head to use, for a model that has both", affects="nothing"
     )
-    output_path: Path = option(Path("."), "folder that holds annotations/", group="output")
-    overwrite: bool = option(False, "replace results that betman wrote before", group="output")
+    output_path: Path = option(
+        Path("."), "folder that contains annotations/", affects="nothing", group="output"
+    )
+    overwrite: bool = option(
+        False, "replace results that betman wrote before", affects="nothing", group="output"
+    )
 
 
 class EvaluateOptions(InferenceOptions):
@@ -105,25 +117,35 @@ models/mice/weights/weights_last.pt
     """
 
     annot_format: AnnotationFormat = option(
-        "movement", "format of the annotations", group="data", known=LABEL_READER_NAMES
+        "movement",
+        "format of the annotations",
+        affects="data",
+        group="data",
+        known=LABEL_READER_NAMES,
     )
     task: Literal["multiclass", "multilabel"] | None = option(
-        None, "head to evaluate, for a model that has both"
+        None, "head to evaluate, for a model that has both", affects="nothing"
     )
     split: Literal["all", "train", "dev"] = option(
         "all",
-        "score all recordings, or those that the model was trained on (train) or that were held "
-        "out (dev), as the run_config.yml beside the model says",
+        "which recordings to score: all; those that the model was trained on (train); or those "
+        "that were held out (dev), according to the run_config.yml next to the model",
+        affects="nothing",
         group="data",
     )
     ignore_index: int | None = option(
         None,
-        "number of a class, from 0, that does not count: for multiclass its frames are left out, "
-        "for multilabel its column",
+        "number of a class, from 0, to ignore: for multiclass its frames are not scored, for "
+        "multilabel its column is not",
+        affects="nothing",
         ge=0,
     )
-    output_path: Path = option(Path("."), "folder that holds evaluations/", group="output")
-    overwrite: bool = option(False, "replace results that betman wrote before", group="output")
+    output_path: Path = option(
+        Path("."), "folder that contains evaluations/", affects="nothing", group="output"
+    )
+    overwrite: bool = option(
+        False, "replace results that betman wrote before", affects="nothing", group="output"
+    )
 
     @property
     def dataset(self) -> Dataset:
@@ -143,9 +165,13 @@ class ConsolidateOptions(Options):
 
     model_path: Path = positional("the model's folder, models/RUN")
     checkpoint: Path | None = option(
-        None, "the checkpoint: a folder, or the name of one in checkpoints/; default: the newest"
+        None,
+        "checkpoint to read: a folder, or a name in checkpoints/; default: the newest",
+        affects="nothing",
     )
-    overwrite: bool = option(False, "replace weights that betman wrote before", group="output")
+    overwrite: bool = option(
+        False, "replace weights that betman wrote before", affects="nothing", group="output"
+    )
 
 
 class VerifyOptions(Options):
@@ -188,30 +214,43 @@ class PlotEmbeddingsOptions(Options):
     """
 
     embeddings_path: Path = positional("folder that compute_embeddings wrote")
-    labels: Path | None = option(None, "folder of the recordings, with annotations to colour by")
+    labels: Path | None = option(
+        None, "folder of the recordings whose annotations give the colours", affects="nothing"
+    )
     data_format: DataFormat = option(
         "auto",
-        "format of their tracking files; auto: found by looking into them",
+        "format of the tracking files; auto: detected from the files",
+        affects="files",
         known=READER_NAMES,
     )
     fps: float | None = option(
         None,
-        "frame rate of recordings that do not tell theirs",
+        "frame rate of recordings whose files do not state one",
+        affects="nothing",
         unit="frames per second",
         gt=0,
         allow_inf_nan=False,
     )
     annot_format: AnnotationFormat = option(
-        "movement", "format of the annotations", known=LABEL_READER_NAMES
+        "movement", "format of the annotations", affects="data", known=LABEL_READER_NAMES
     )
     subject: str | None = option(
-        None, "use only the events of this subject; default: all", min_length=1
+        None, "use only the events of this subject; default: all", affects="nothing", min_length=1
     )
     event_slack: int = option(
-        1, "an event may end so long after the last frame", unit="frames", ge=0
+        1,
+        "how far an annotated event may reach beyond the last frame",
+        affects="nothing",
+        unit="frames",
+        ge=0,
     )
-    seed: int = option(1991, "seed of the layout", ge=0)
+    seed: int = option(1991, "seed of the two-dimensional layout", affects="nothing", ge=0)
     output_path: Path | None = option(
-        None, "picture to write; default: embeddings.png in the embeddings' folder", group="output"
+        None,
+        "picture to write; default: embeddings.png in the folder of the embeddings",
+        affects="nothing",
+        group="output",
     )
-    overwrite: bool = option(False, "replace results that betman wrote before", group="output")
+    overwrite: bool = option(
+        False, "replace results that betman wrote before", affects="nothing", group="output"
+    )

@@ -11,10 +11,10 @@ from lisbet.options._base import (
     READER_NAMES,
     AnnotationFormat,
     DataFormat,
-    DataOptions,
     option,
     positional,
 )
+from lisbet.options._recordings import DataOptions
 
 
 class FolderOptions(DataOptions):
@@ -25,13 +25,15 @@ class FolderOptions(DataOptions):
     )
     data_format: DataFormat = option(
         "auto",
-        "format of the tracking files; auto: found by looking into them",
+        "format of the tracking files; auto: detected from the files",
+        affects="files",
         group="data",
         known=READER_NAMES,
     )
     annot_format: AnnotationFormat | None = option(
         None,
-        "format of the annotations beside them; default: annotations are left alone",
+        "format of the annotations next to the tracking files; default: annotations are not read",
+        affects="data",
         group="data",
         known=LABEL_READER_NAMES,
     )
@@ -66,15 +68,23 @@ class ConvertOptions(FolderOptions):
     target: DataPath = positional("the store to write, such as datasets/mice.zarr, or its address")
     workers: int | None = option(
         None,
-        "processes that read; each holds a recording or two in memory; default: one for each core",
+        "number of processes that read; each holds one or two recordings in memory; default: one "
+        "per core",
+        affects="run",
         ge=1,
     )
     storage: Literal["float32", "float16"] = option(
-        "float32", "numbers in the store; float16 halves it and rounds coordinates"
+        "float32",
+        "number format of the converted dataset; float16 halves its size and rounds coordinates",
+        affects="data",
     )
-    append: bool = option(False, "add the recordings that the store does not hold yet")
-    overwrite: bool = option(False, "replace an earlier store")
-    skip_bad: bool = option(False, "leave out recordings that cannot be used, and name them")
+    append: bool = option(
+        False, "add recordings that the converted dataset does not contain yet", affects="nothing"
+    )
+    overwrite: bool = option(False, "replace an earlier converted dataset", affects="nothing")
+    skip_bad: bool = option(
+        False, "leave out recordings that cannot be used, and list them", affects="run"
+    )
 
     @model_validator(mode="after")
     def _one_way_to_write(self) -> Self:

@@ -35,14 +35,21 @@ class FetchOptions(Options):
     """
 
     dataset_id: str = positional("name of the dataset", known=DATASETS)
-    download_path: Path = option(Path("."), "folder that holds datasets/", group="output")
+    download_path: Path = option(
+        Path("."), "folder that contains datasets/", affects="nothing", group="output"
+    )
     source: str | None = option(
         None,
-        "where the dataset's files lie, if not with their authors: a file or folder that was "
-        "copied here, or an address; LISBET_MIRROR in the environment sets one for all",
+        "copy of the dataset's files to use instead of downloading them from their authors: a "
+        "file, a folder, or an address; the environment variable LISBET_MIRROR sets one for all "
+        "datasets",
+        affects="nothing",
     )
     overwrite: bool = option(
-        False, "replace a dataset of this name that betman fetched before", group="output"
+        False,
+        "replace a dataset with this name that betman fetched before",
+        affects="nothing",
+        group="output",
     )
 
     @field_validator("dataset_id")
@@ -66,13 +73,21 @@ class FetchModelOptions(Options):
         "name of a published model, or ORGANISATION/NAME on the Hugging Face hub",
         known=PUBLISHED_MODELS,
     )
-    revision: str | None = option(None, "tag, branch or commit of the model; default: the newest")
+    revision: str | None = option(
+        None, "tag, branch or commit of the model; default: the newest", affects="nothing"
+    )
     source: Path | None = option(
         None,
-        "folder of the model that was copied here; HF_ENDPOINT in the environment sets a mirror",
+        "folder with a copy of the model to use instead of downloading it; the environment "
+        "variable HF_ENDPOINT sets a mirror",
+        affects="nothing",
     )
-    output_path: Path = option(Path("."), "folder that holds models/", group="output")
-    overwrite: bool = option(False, "replace an earlier model of this name", group="output")
+    output_path: Path = option(
+        Path("."), "folder that contains models/", affects="nothing", group="output"
+    )
+    overwrite: bool = option(
+        False, "replace an earlier model with this name", affects="nothing", group="output"
+    )
 
     @field_validator("model_id")
     @classmethod

@@ -19,7 +19,9 @@ with warnings.catch_warnings():
         """
 
         models_path: Path = positional("folder of runs, or one run", default=Path("models"))
-        json: bool = option(False, "print JSON instead of a table", group="output")  # type: ignore[assignment]
+        json: bool = option(
+            False, "print JSON instead of a table", affects="nothing", group="output"
+        )  # type: ignore[assignment]
 
 
 class DoctorOptions(Options):
@@ -33,7 +35,10 @@ class DoctorOptions(Options):
     """
 
     output_path: Path = option(
-        Path("."), "folder whose disk is checked: where models/ is going to be", group="output"
+        Path("."),
+        "folder whose disk is checked: where models/ will be written",
+        affects="nothing",
+        group="output",
     )
 
 
@@ -52,7 +57,10 @@ class PlotHistoryOptions(Options):
     output_path: Path | None = option(
         None,
         "file to write, .png, .pdf, .svg or .html; default: training_history.png and .html in the "
-        "run's folder, or training_histories beside the folders of several",
+        "folder of the run, or training_histories next to the folders of several runs",
+        affects="nothing",
         group="output",
     )
-    overwrite: bool = option(False, "replace results that betman wrote before", group="output")
+    overwrite: bool = option(
+        False, "replace results that betman wrote before", affects="nothing", group="output"
+    )

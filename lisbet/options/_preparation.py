@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BeforeValidator, PlainSerializer, ValidationError
 
 from lisbet.core.errors import ConfigError, first_message
-from lisbet.options._base import DataOptions
+from lisbet.options._recordings import DataOptions
 
 PREPARATION: tuple[str, ...] = tuple(
     name

@@ -56,31 +56,53 @@ class SlurmScriptOptions(TrainingOptions):
     betman slurm_script --seeds=1,2,3 --venv=.venv --run_id=mice datasets/mice > mice.sbatch
     """
 
-    nodes: int = option(1, "number of nodes", group="job", ge=1)
-    gpus_per_node: int = option(1, "GPUs of each node; 0 trains on processors", group="job", ge=0)
-    processes_per_node: int | None = option(
-        None, "processes on each node; default: one for each GPU, or one", group="job", ge=1
+    nodes: int = option(1, "number of nodes", affects="nothing", group="job", ge=1)
+    gpus_per_node: int = option(
+        1, "GPUs per node; 0 trains on CPUs", affects="nothing", group="job", ge=0
     )
-    cpus_per_task: int = option(8, "processor cores of each node", group="job", ge=1)
-    mem: Word | None = option(None, "memory of each node, such as 32G", group="job")
-    time: Time = option("04:00:00", "time limit, as sbatch reads it", group="job")
-    partition: Word | None = option(None, "partition to run in", group="job")
-    account: Word | None = option(None, "account to charge", group="job")
-    qos: Word | None = option(None, "quality of service", group="job")
-    job_name: Name = option("lisbet", "name of the job and of its log", group="job")
+    processes_per_node: int | None = option(
+        None,
+        "processes per node; default: one per GPU, or one",
+        affects="nothing",
+        group="job",
+        ge=1,
+    )
+    cpus_per_task: int = option(8, "CPU cores per node", affects="nothing", group="job", ge=1)
+    mem: Word | None = option(None, "memory per node, such as 32G", affects="nothing", group="job")
+    time: Time = option(
+        "04:00:00", "time limit, in a format of sbatch", affects="nothing", group="job"
+    )
+    partition: Word | None = option(None, "SLURM partition", affects="nothing", group="job")
+    account: Word | None = option(None, "SLURM account to charge", affects="nothing", group="job")
+    qos: Word | None = option(None, "quality of service", affects="nothing", group="job")
+    job_name: Name = option(
+        "lisbet", "name of the job and of its log file", affects="nothing", group="job"
+    )
     seeds: Seeds = option(
-        (), "a job array: one run for each of these seeds, named RUN_ID-seedN", group="job"
+        (),
+        "submit a job array: one run per seed, named RUN_ID-seedN",
+        affects="nothing",
+        group="job",
     )
     container: Path | None = option(
-        None, "Apptainer image that betman is in; default: betman is on PATH", group="job"
+        None,
+        "Apptainer image that contains betman; default: betman is on PATH",
+        affects="nothing",
+        group="job",
     )
     bind: str | None = option(
-        None, "folders that the container sees beside the one it is started in", group="job"
+        None,
+        "folders to mount in the container besides the working directory",
+        affects="nothing",
+        group="job",
     )
-    venv: Path | None = option(None, "virtual environment that betman is in", group="job")
+    venv: Path | None = option(
+        None, "virtual environment that contains betman", affects="nothing", group="job"
+    )
     launch: str = option(
         "ddp",
-        "launch configuration of several processes: a name, see betman launch_configs, or a path",
+        "launch configuration for several processes: a name from betman launch_configs, or a path",
+        affects="nothing",
         group="job",
     )
 

@@ -14,8 +14,9 @@ class SplitOptions(Options):
 
     dev_ratio: float | None = option(
         None,
-        "share of the recordings, or with --dev_split=time of the frames of each, that is held out "
-        "and scored",
+        "fraction (0-1) of the recordings that is held out and scored after each epoch; with "
+        "--dev_split=time: of the frames of each recording",
+        affects="model",
         group="training",
         gt=0,
         le=1,
@@ -23,17 +24,24 @@ class SplitOptions(Options):
     dev_split: Literal["recordings", "time"] = option(
         "recordings",
         "what --dev_ratio holds out: whole recordings, or the last part of each recording (time), "
-        "for few recordings",
+        "for small datasets",
+        affects="model",
         group="training",
     )
     dev_recordings: Words | None = option(
         None,
-        "recordings that are held out, instead of a random --dev_ratio: ids, or patterns such as "
+        "recordings to hold out, instead of a random --dev_ratio: ids, or patterns such as "
         "'day3/*', comma separated",
+        affects="model",
         group="training",
     )
     dev_sample: float = option(
-        1.0, "share of the held-out frames that is scored", group="training", gt=0, le=1
+        1.0,
+        "fraction (0-1) of the held-out frames that is scored",
+        affects="model",
+        group="training",
+        gt=0,
+        le=1,
     )
 
     @model_validator(mode="after")

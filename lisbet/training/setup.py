@@ -23,7 +23,7 @@ from lisbet.distributed.start import mixed_precision_of
 from lisbet.models import model_dir
 from lisbet.models.backbones import BACKBONES
 from lisbet.models.multitask import ModelConfig, require_whole_backbone
-from lisbet.options import LAUNCH_OPTIONS, TrainingOptions, TrainOptions
+from lisbet.options import TrainingOptions, TrainOptions, affecting
 from lisbet.tasks import TASKS, Task
 from lisbet.training import run_folder
 from lisbet.training.checkpoint import resume
@@ -32,8 +32,6 @@ from lisbet.training.datasets.batching import Batching
 from lisbet.training.datasets.sampler import Sampler
 from lisbet.training.strategies import strategy
 
-NOT_KEPT = {"config", "debug_step", "dry_run", "overwrite", "resume"}
-"""Options that are about one start of a run, not about the run."""
 MOST_LISTED = 1000
 """Of more recordings, run_config.yml does not say one by one what was done to them."""
 
@@ -107,7 +105,7 @@ class Setup:
 
         Where it ran stands beside the options: it does not change the model.
         """
-        resolved = options.model_dump(mode="json", exclude={*NOT_KEPT, *LAUNCH_OPTIONS})
+        resolved = options.model_dump(mode="json", exclude={*affecting(TrainOptions, "nothing")})
         sizes = self.config.backbone
         resolved |= {
             "run_id": self.config.model_id,

@@ -12,7 +12,7 @@ from lisbet.data.zarr.remote import RemoteDestination, request_of
 from lisbet.data.zarr.store import MARK, Store
 from lisbet.data.zarr.target import require_local_target
 from lisbet.data.zarr.writer import Writer, seen
-from lisbet.options import PREPARING, ConvertOptions
+from lisbet.options import ConvertOptions, affecting
 
 
 def convert_dataset(options: ConvertOptions) -> None:
@@ -79,11 +79,7 @@ def _lacking(
 
 def _asked(options: ConvertOptions) -> dict[str, Any]:
     """Return what the contents of a store follow from, beside the recordings."""
-    values = options.model_dump(mode="json")
-    asked = {name: values[name] for name in (*PREPARING, "annot_format", "storage")}
-    if options.subject is not None:  # stores of earlier versions do not have it
-        asked["subject"] = options.subject
-    return asked
+    return options.model_dump(mode="json", include={*affecting(ConvertOptions, "data")})
 
 
 def _existing(options: ConvertOptions, destination: Destination) -> Store | None:

@@ -12,8 +12,7 @@ from lisbet.core.errors import ConfigError, DataError, LisbetError, ModelError, 
 from lisbet.core.storage.subfolders import rename_folder
 from lisbet.core.yaml_files import read_yaml
 from lisbet.models import model_dir
-from lisbet.options import PREPARING as DATA_PREPARING
-from lisbet.options import TrainOptions, VerifyOptions
+from lisbet.options import TrainOptions, VerifyOptions, affecting
 from lisbet.training import run_folder
 from lisbet.training.checkpoint.consolidate import read_weights_of
 from lisbet.training.checkpoint.manifest import (
@@ -29,18 +28,6 @@ from lisbet.training.datasets.batching import Batching
 from lisbet.training.strategies import strategy
 
 log = logging.getLogger(__name__)
-
-HARMLESS = {
-    "checkpoint_every", "compile", "embedding_every", "epochs", "event_slack", "hash_samples",
-    "keep_checkpoints", "log_every", "max_time", "micro_batch_size", "on_save_error",
-    "output_path", "overwrite", "save_history", "save_weights", "skip_nonfinite", "tensorboard",
-    "verbose", "wandb", "wandb_artifact", "wandb_entity", "wandb_group", "wandb_mode",
-    "wandb_notes", "wandb_project", "wandb_tags",
-}  # fmt: skip
-"""Options that change neither model nor data."""
-PREPARING = {"data_format", "data_path", "filter_match", "tracking_pattern", "flat",
-             "file_per_individual", *DATA_PREPARING}  # fmt: skip
-"""Options that change data, if anything: the prepared recordings themselves are compared."""
 
 
 def newest_good(run: Path, accelerator: Accelerator, *, up_to: int | None = None) -> Path | None:
@@ -127,15 +114,15 @@ def require_same_run(begun: dict[str, Any], run: dict[str, Any], folder: Path) -
     """
     now = run["options"]
     before = {name: value for name, value in _defaults().items() if name in now} | begun["options"]
-    differing, prepared = (
-        [
-            f"  --{name}: was {before.get(name)!r}, is {now.get(name)!r}"
-            for name in sorted(before.keys() | now.keys())
-            if name not in HARMLESS and before.get(name) != now.get(name)
-            if (name in PREPARING) == of_data
-        ]
-        for of_data in (False, True)
-    )
+    ignored = affecting(TrainOptions, "run", "nothing")
+    compared_by_recordings = affecting(TrainOptions, "data", "files")
+    changed = {
+        name: f"  --{name}: was {before.get(name)!r}, is {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if name not in ignored and before.get(name) != now.get(name)
+    }
+    differing = [line for name, line in changed.items() if name not in compared_by_recordings]
+    prepared = [line for name, line in changed.items() if name in compared_by_recordings]
     if now["save_weights"] == "best" != before["save_weights"]:
         differing.append("  --save_weights: the best epoch so far was not kept")
     if differing:
@@ -149,13 +136,11 @@ def require_same_run(begun: dict[str, Any], run: dict[str, Any], folder: Path) -
             f"{begun['data']['fingerprint'][:12]}, is {run['data']['fingerprint'][:12]}; "
             "bring them back, or start anew with another --run_id" + "\n".join(["", *prepared])
         )
-    changed = {
-        name: (was, run["versions"].get(name))
-        for name, was in begun["versions"].items()
-        if run["versions"].get(name) != was
-    }
-    for name, (was, is_now) in changed.items():
-        log.warning("%s was %s, is %s: results may differ in the last digits", name, was, is_now)
+    for name, was in begun["versions"].items():
+        if (is_now := run["versions"].get(name)) != was:
+            log.warning(
+                "%s was %s, is %s: results may differ in the last digits", name, was, is_now
+            )
 
 
 def _defaults() -> dict[str, Any]:

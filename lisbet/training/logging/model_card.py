@@ -18,10 +18,8 @@ from lisbet.core.errors import OutputError
 from lisbet.core.redact import redacted
 from lisbet.core.storage.files import require_file_target, write_text
 from lisbet.models import model_dir
-from lisbet.options import LAUNCH_OPTIONS, TrainOptions
-from lisbet.training.checkpoint.resume import HARMLESS
+from lisbet.options import TrainOptions, affecting
 from lisbet.training.logging.pictures import FOLDER
-from lisbet.training.setup import NOT_KEPT
 
 if TYPE_CHECKING:
     from lisbet.training.run import Run
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CARD = "README.md"
-HIDDEN = (HARMLESS | NOT_KEPT | LAUNCH_OPTIONS | {"run_id"}) - {"data_path", "epochs"}
 MANY = 20
 """Recordings that are named one by one; of more, only the number is told."""
 
@@ -158,10 +155,11 @@ def _data(run: "Run") -> str:
 def _options(options: TrainOptions) -> str:
     dumped = options.model_dump(mode="json")
     defaults = TrainOptions(data_path=options.data_path).model_dump(mode="json")
+    shown = {*affecting(TrainOptions, "model", "data", "files"), "epochs"} - {"run_id", "data_path"}
     rows = [
         (f"`--{name}`", code(str(value)).replace("|", "\\|"))
         for name, value in dumped.items()
-        if name not in HIDDEN and name != "data_path" and value != defaults[name]
+        if name in shown and value != defaults[name]
     ]
     said = "Options that differ from their defaults; `run_config.yml` has all, and repeats the run:"
     repeat = "`betman train_model --config=run_config.yml`."
