@@ -107,21 +107,20 @@ def measure(setting: str, busy: int, words: list[str], seconds: float, place: st
 def work(seconds: float, words: list[str]) -> float:
     """Train for some seconds; return the steps per second."""
     from lisbet.cli import parse
-    from lisbet.distributed.failure_watch import together
-    from lisbet.training.loop import make_run
+    from lisbet.distributed.failure_watch import distributed_session
     from lisbet.training.run_folder import with_run_id
-    from lisbet.training.stopping import Agreement
+    from lisbet.training.stopping import StopSignal
+    from lisbet.training.train import make_trainer
 
     options = with_run_id(parse(["train_model", *words, "datasets/SampleData"]).options)
-    with together("no") as accelerator:
-        run, _, _ = make_run(accelerator, options, time.monotonic())
-        agreement = Agreement()
+    with distributed_session("no") as accelerator:
+        trainer, _, _ = make_trainer(accelerator, options, StopSignal())
         for _ in range(3):
-            run.make_step(agreement)
+            trainer.train_step()
         steps, started = 0, time.perf_counter()
         while time.perf_counter() - started < seconds:
-            run.step %= run.train.steps
-            run.make_step(agreement)
+            trainer.step %= trainer.steps_per_epoch
+            trainer.train_step()
             steps += 1
         return steps / (time.perf_counter() - started)
 

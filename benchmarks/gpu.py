@@ -216,15 +216,16 @@ def options_of(sizes: Sizes, batch: int, *words: str, data: str = "few") -> Any:
     return parse(["train_model", *words]).options  # type: ignore[union-attr]
 
 
-def made_run(sizes: Sizes, accelerator: Any, batch: int, *words: str) -> Any:
+def made_trainer(sizes: Sizes, accelerator: Any, batch: int, *words: str) -> Any:
     """Build a run as train_model does, short of its folder."""
-    from lisbet.training.loop import make_run
     from lisbet.training.run_folder import with_run_id
+    from lisbet.training.stopping import StopSignal
+    from lisbet.training.train import make_trainer
 
     options = with_run_id(options_of(sizes, batch, f"--data_augmentation={AUGMENTATION}", *words))
-    run, _, _ = make_run(accelerator, options, time.monotonic())
-    run.model.train()
-    return run
+    trainer, _, _ = make_trainer(accelerator, options, StopSignal())
+    trainer.set_train_mode()
+    return trainer
 
 
 def device() -> torch.device:
@@ -319,22 +320,22 @@ def rates(sizes: Sizes, keep: Keep) -> None:
 
 def equality(sizes: Sizes, keep: Keep) -> None:
     """Compare CPU and GPU: samples bit by bit, losses and weights over 20 steps, in float32."""
-    from lisbet.distributed.failure_watch import together
+    from lisbet.distributed.failure_watch import distributed_session
     from lisbet.training.evaluate import forward
-    from lisbet.training.loop import build
+    from lisbet.training.inputs import TrainingInputs
     from lisbet.training.optim import make_optimizer
     from lisbet.training.run_folder import with_run_id
     from lisbet.training.scores import Scores
-    from lisbet.training.setup import Setup
+    from lisbet.training.train import build
 
     options = with_run_id(
         options_of(sizes, sizes.batches[0], f"--data_augmentation={AUGMENTATION}")
     )
-    with together("no"):
+    with distributed_session("no"):
         pass  # reading recordings asks for the number of processes
     sides = []
     for on in (torch.device("cpu"), device()):
-        setup = Setup.from_options(options, on)
+        setup = TrainingInputs.from_options(options, on)
         torch.manual_seed(1)
         model = build(setup, options).to(on)
         optimizer = make_optimizer(model, 1e-4, 0.01)
@@ -368,17 +369,16 @@ def waits_of_a_step(sizes: Sizes) -> str:
     """Return what in a training step makes this process wait for the GPU, or "none"."""
     import warnings
 
-    from lisbet.distributed.failure_watch import together
-    from lisbet.training.stopping import Agreement
+    from lisbet.distributed.failure_watch import distributed_session
 
-    with together("no") as accelerator:
-        run, agreement = made_run(sizes, accelerator, sizes.batches[0]), Agreement()
+    with distributed_session("no") as accelerator:
+        trainer = made_trainer(sizes, accelerator, sizes.batches[0])
         for _ in range(2):
-            run.make_step(agreement)
+            trainer.train_step()
         torch.cuda.set_sync_debug_mode("warn")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            run.make_step(agreement)
+            trainer.train_step()
         torch.cuda.set_sync_debug_mode("default")
     places = [f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchron" in str(w.message)]
     return ", ".join(dict.fromkeys(places)) or "none"
@@ -386,12 +386,10 @@ def waits_of_a_step(sizes: Sizes) -> str:
 
 def speed(sizes: Sizes, precision: str, keep: Keep) -> None:
     """Time training steps, over batch size and mode, in one precision."""
-    from lisbet.distributed.failure_watch import together
-    from lisbet.training.stopping import Agreement
+    from lisbet.distributed.failure_watch import distributed_session
 
     torch.backends.cuda.matmul.allow_tf32 = precision == "TF32"  # as --tf32 does
-    with together("bf16" if precision == "bf16" else "no") as accelerator:
-        agreement = Agreement()
+    with distributed_session("bf16" if precision == "bf16" else "no") as accelerator:
         for mode in MODES:
             for batch in sizes.batches:
                 facts = {"precision": precision, "mode": mode, "batch": batch}
@@ -401,37 +399,41 @@ def speed(sizes: Sizes, precision: str, keep: Keep) -> None:
                     if torch.cuda.is_available():
                         torch.cuda.empty_cache()
                         torch.cuda.reset_peak_memory_stats()
-                    run = made_run(sizes, accelerator, batch)
-                    facts |= timed(run, agreement, mode, sizes)
-                    del run
+                    trainer = made_trainer(sizes, accelerator, batch)
+                    facts |= timed(trainer, mode, sizes)
+                    del trainer
                 except Exception as error:
                     traceback.print_exc()
                     facts["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 keep(**facts)
 
 
-def timed(run: Any, agreement: Any, mode: str, sizes: Sizes) -> dict[str, Any]:
+def timed(trainer: Any, mode: str, sizes: Sizes) -> dict[str, Any]:
     """Return what a training step of a mode costs."""
     began = time.perf_counter()
     if mode == "compile":
-        run.model = torch.compile(run.model)  # as --compile does
+        trainer.strategy.model = torch.compile(trainer.strategy.model)  # as --compile does
 
     def step() -> None:
-        run.step %= run.train.steps
-        run.make_step(agreement)
+        trainer.step %= trainer.steps_per_epoch
+        trainer.train_step()
 
     if mode == "graph":
-        step = graphed(run)
+        step = graphed(trainer)
     step()
     wait()
     facts: dict[str, Any] = {"first_step_s": time.perf_counter() - began}
     spent = seconds_of(step, sizes.seconds)
-    windows = 4 * run.options.batch_size
-    facts |= {"step_ms": 1e3 * spent, "windows_per_s": windows / spent, "passes": len(run.passes)}
+    windows = 4 * trainer.options.batch_size
+    facts |= {
+        "step_ms": 1e3 * spent,
+        "windows_per_s": windows / spent,
+        "passes": len(trainer.micro_batches),
+    }
     if torch.cuda.is_available():
         facts["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
         facts["not_in_kernels"] = 1 - kernel_seconds(step) / spent
-    facts["flop_per_window"] = flop_of(run) / windows
+    facts["flop_per_window"] = flop_of(trainer) / windows
     return facts
 
 
@@ -455,34 +457,37 @@ def kernel_seconds(step: Callable[[], None], steps: int = 3) -> float:
     return busy / 1e6 / steps
 
 
-def flop_of(run: Any) -> float:
+def flop_of(trainer: Any) -> float:
     """Return the floating-point operations of a step: matrix products of forward and backward.
 
     A multiply and an add count as two; backward counts as twice the forward.
     """
-    sizes = run.setup.config.backbone
-    frames, width = run.setup.config.window.size, sizes["embedding_dim"]
+    sizes = trainer.inputs.config.backbone
+    frames, width = trainer.inputs.config.window.size, sizes["embedding_dim"]
     layer = 2 * width * (4 * width + 2 * sizes["hidden_dim"]) + 4 * frames * width
     forward = frames * (sizes["num_layers"] * layer + 2 * width * sizes["feature_dim"])
-    return 3.0 * forward * 4 * run.options.batch_size
+    return 3.0 * forward * 4 * trainer.options.batch_size
 
 
-def graphed(run: Any) -> Callable[[], None]:
+def graphed(trainer: Any) -> Callable[[], None]:
     """Capture forward, backward and optimizer of one pass as a CUDA graph; return the step."""
     from lisbet.training.evaluate import forward
 
     if not torch.cuda.is_available():
         raise RuntimeError("needs a CUDA device")
-    if len(run.passes) > 1:
-        raise RuntimeError("the batch does not fit in one pass")
+    if len(trainer.micro_batches) > 1:
+        raise RuntimeError("the batch does not fit in one micro-batch")
     optimizer = torch.optim.AdamW(
-        run.bare.parameters(), lr=torch.tensor(1e-4, device="cuda"), capturable=True, fused=True
+        trainer.strategy.network.parameters(),
+        lr=torch.tensor(1e-4, device="cuda"),
+        capturable=True,
+        fused=True,
     )
-    static = run.train.batch(0, 0, run.passes[0])
+    static = trainer.sampler.batch(0, 0, trainer.micro_batches[0])
 
     def compute() -> None:
-        with run.accelerator.autocast():
-            losses = run.scores.losses_of(forward(run.bare, static), static)
+        with trainer.accelerator.autocast():
+            losses = trainer.scores.losses_of(forward(trainer.strategy.network, static), static)
         losses.sum().backward()
         optimizer.step()
 
@@ -501,8 +506,8 @@ def graphed(run: Any) -> Callable[[], None]:
 
     def step() -> None:
         nonlocal number
-        number = (number + 1) % run.train.steps
-        fresh = run.train.batch(0, number, run.passes[0])
+        number = (number + 1) % trainer.steps_per_epoch
+        fresh = trainer.sampler.batch(0, number, trainer.micro_batches[0])
         for task, pair in static.items():
             for old, new in zip(pair, fresh[task], strict=True):
                 old.copy_(new)
@@ -666,7 +671,7 @@ def speed_table(found: dict[str, Any]) -> list[str]:
     peak = {row["what"]: row["value"] for row in found.get("rates", [])}
     product = peak.get("bf16 matrix product, TFLOP/s")
     lines = [
-        "| precision | mode | batch for each task | passes | step, ms | windows/s | "
+        "| precision | mode | batch for each task | micro-batches | step, ms | windows/s | "
         "not in kernels | TFLOP/s | of the bf16 rate | memory, GB | first step, s |",
         "|" + "---|" * 11,
     ]
@@ -679,7 +684,7 @@ def speed_table(found: dict[str, Any]) -> list[str]:
         share = f"{rate / product:.1%}" if product else ""
         kernels = f"{row['not_in_kernels']:.0%}" if "not_in_kernels" in row else ""
         lines.append(
-            f"{start}{row['passes']} | {row['step_ms']:.2f} | {row['windows_per_s']:,.0f} | "
+            f"{start}{row['micro_batches']} | {row['step_ms']:.2f} | {row['windows_per_s']:,.0f} | "
             f"{kernels} | {rate:.2f} | {share} | {row.get('memory_gb', 0):.2f} | "
             f"{row['first_step_s']:.1f} |"
         )

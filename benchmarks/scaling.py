@@ -127,30 +127,30 @@ def work(asked: argparse.Namespace) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     from lisbet.cli import parse
-    from lisbet.distributed.failure_watch import together
+    from lisbet.distributed.failure_watch import distributed_session
     from lisbet.training.datasets.batching import Batching
     from lisbet.training.evaluate import forward
-    from lisbet.training.loop import build
+    from lisbet.training.inputs import TrainingInputs
     from lisbet.training.optim import make_optimizer
     from lisbet.training.scores import Scores
-    from lisbet.training.setup import Setup
-    from lisbet.training.strategies import strategy
+    from lisbet.training.strategies import strategy_of
+    from lisbet.training.train import build
 
     words = ["train_model", *SPEC, f"--batch_size={asked.batch_size}", "datasets/SampleData"]
     options = parse(words).options  # type: ignore[union-attr]
-    with together() as accelerator:
+    with distributed_session() as accelerator:
         torch.set_num_threads(1)
-        setup = Setup.from_options(options, accelerator.device)
+        inputs = TrainingInputs.from_options(options, accelerator.device)
         batching = Batching.of(asked.batch_size, accelerator.num_processes, None)
-        (rows,) = batching.rows(accelerator.process_index)
-        bare = build(setup, options)
-        scores = Scores(setup.tasks, accelerator.device)
-        model, optimizer = strategy.prepare(
-            accelerator, bare, make_optimizer(bare, 1e-4, 0.01), batching, None
-        )
+        (rows,) = batching.micro_batches(accelerator.process_index)
+        network = build(inputs, options)
+        scores = Scores(inputs.tasks, accelerator.device)
+        strategy = strategy_of(accelerator)
+        strategy.prepare(network, make_optimizer(network, 1e-4, 0.01), batching, None)
+        model, optimizer = strategy.model, strategy.optimizer
 
         def step(number: int) -> None:
-            batch = setup.train.batch(0, number, rows)
+            batch = inputs.train.batch(0, number, rows)
             accelerator.backward(scores.losses_of(forward(model, batch), batch).sum())
             optimizer.step()
             optimizer.zero_grad()
@@ -165,7 +165,7 @@ def work(asked: argparse.Namespace) -> None:
             step(number)
             times.append(time.perf_counter() - started)
         carried = (loopback_bytes() - before) / asked.steps / accelerator.num_processes
-        parameters = sum(weight.numel() for weight in bare.parameters())
+        parameters = sum(weight.numel() for weight in network.parameters())
         gradient, waits = torch.zeros(parameters), [0.0]
         if dist.is_initialized():
             waits.clear()
@@ -181,20 +181,20 @@ def work(asked: argparse.Namespace) -> None:
             "bytes": carried if accelerator.num_processes > 1 else 0,
             "bandwidth": ring_bytes(4 * parameters, 2) / wait if wait else 0,
             "parameters": parameters,
-            "features": setup.config.input_features.size,
+            "features": inputs.config.input_features.size,
             "flop": counter.get_total_flops() * accelerator.num_processes
-            + attention_flop(setup, 4 * asked.batch_size),
+            + attention_flop(inputs, 4 * asked.batch_size),
         }
         if accelerator.is_main_process:
             Path(asked.worker).write_text(json.dumps(found))
 
 
-def attention_flop(setup: Any, windows: int) -> float:
+def attention_flop(inputs: Any, windows: int) -> float:
     """Return what PyTorch does not count on a CPU: queries by keys, weights by values.
 
     Each takes 2 W² E, in every layer and window; backward takes twice as much as forward.
     """
-    sizes, length = setup.config.backbone, setup.config.window_size
+    sizes, length = inputs.config.backbone, inputs.config.window_size
     return 3 * 2 * 2 * length**2 * sizes["embedding_dim"] * sizes["num_layers"] * windows
 
 

@@ -22,18 +22,20 @@ from accelerate import Accelerator
 from wandb_server import WandbServer
 
 from lisbet.data.hub.sample_data import write
-from lisbet.distributed.failure_watch import together
-from lisbet.models import model_dir
+from lisbet.distributed.failure_watch import distributed_session
 from lisbet.options import TrainOptions
-from lisbet.training.loop import make_run
-from lisbet.training.run import Run
-from lisbet.training.stopping import Agreement
+from lisbet.training import run_folder
+from lisbet.training.stopping import StopSignal
+from lisbet.training.train import make_trainer
+from lisbet.training.trainer import Trainer
 
 OFF, OFFLINE, DEAD = "none", "W&B offline", "W&B, server died"
 
 
-def ready(accelerator: Accelerator, folder: Path, kind: str, arguments: argparse.Namespace) -> Run:
-    """Make a run that is ready for its first step."""
+def ready(
+    accelerator: Accelerator, folder: Path, kind: str, arguments: argparse.Namespace
+) -> Trainer:
+    """Make a trainer that is ready for its first step."""
     tracked = kind != OFF
     options = TrainOptions(
         data_path=(folder / "data",), run_id=kind.split()[-1], output_path=folder, epochs=10**6,
@@ -42,21 +44,21 @@ def ready(accelerator: Accelerator, folder: Path, kind: str, arguments: argparse
         log_every=arguments.log_every if tracked else 10**9,
         wandb=tracked, wandb_mode="offline" if kind == OFFLINE else None, embedding_every=0,
     )  # fmt: skip
-    run, _, _ = make_run(accelerator, options, 0.0)
-    model_dir.create(run.folder, run.setup.config, run.config)
-    run.tracking.start(0, 0, again=False)
-    run.model.train()
-    return run
+    trainer, _, _ = make_trainer(accelerator, options, StopSignal())
+    run_folder.create(options, trainer.folder, trainer.inputs.config, trainer.config)
+    trainer.logger.start(0, 0, resumed=False)
+    trainer.set_train_mode()
+    return trainer
 
 
-def steps(run: Run, count: int, agreement: Agreement) -> float:
+def steps(trainer: Trainer, count: int) -> float:
     """Make steps as the loop does; return the time of one."""
     started = time.perf_counter()
     for _ in range(count):
-        run.make_step(agreement)
-        if run.tracking.is_due(run.step):
-            run.tracking.log(run.step, run.measure(agreement))
-            run.scores.mark()
+        trainer.train_step()
+        if trainer.logger.is_due(trainer.step):
+            trainer.logger.log(trainer.step, trainer.measure())
+            trainer.scores.mark()
     return (time.perf_counter() - started) / count
 
 
@@ -77,13 +79,12 @@ def main() -> None:
     }  # fmt: skip
     kinds = (OFF, OFFLINE, DEAD)
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
-    with tempfile.TemporaryDirectory() as place, together() as accelerator:
+    with tempfile.TemporaryDirectory() as place, distributed_session() as accelerator:
         folder = Path(place)
         write(folder / "data", [3000] * 4)
         runs = {kind: ready(accelerator, folder, kind, arguments) for kind in kinds}
-        agreement = Agreement()
-        for run in runs.values():
-            steps(run, 3 * arguments.log_every, agreement)
+        for trainer in runs.values():
+            steps(trainer, 3 * arguments.log_every)
         for _ in range(300):
             if server.rows:
                 break
@@ -92,9 +93,9 @@ def main() -> None:
         server.die()
         for number in range(arguments.rounds):
             for kind in kinds[number % 3 :] + kinds[: number % 3]:
-                times[kind].append(steps(runs[kind], arguments.steps, agreement))
-        for run in runs.values():
-            run.tracking.finish()
+                times[kind].append(steps(runs[kind], arguments.steps))
+        for trainer in runs.values():
+            trainer.logger.finish()
     print(
         f"\nbatch {arguments.batch_size}, W {arguments.window_size}, {arguments.rounds} rounds of "
         f"{arguments.steps} steps, a row every {arguments.log_every} steps; ratios within a round\n"

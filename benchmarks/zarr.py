@@ -282,12 +282,12 @@ def many(place: Path, count: int = 100_000) -> None:
 
 def starting(place: str) -> dict:
     from lisbet.options import TrainOptions
-    from lisbet.training.setup import Setup
+    from lisbet.training.inputs import TrainingInputs
 
     options = TrainOptions(data_path=f"{place}/data.zarr", data_format="zarr", dev_ratio=0.1,
                            bank_memory="256MB", output_path=place, run_id="a")  # fmt: skip
     first = time.perf_counter()
-    setup = Setup.from_options(options, torch.device("cpu"))
+    setup = TrainingInputs.from_options(options, torch.device("cpu"))
     second = time.perf_counter()
     setup.train.batch(0, 0, slice(0, BATCH))
     third = time.perf_counter()

@@ -95,7 +95,7 @@ def _import_everything() -> None:
 
     import lisbet.data.readers.movement
     import lisbet.data.readers.zarr
-    import lisbet.training.loop  # noqa: F401
+    import lisbet.training.train  # noqa: F401
 
     torch.set_num_threads(1)
 
@@ -167,16 +167,16 @@ def _be_one(
 
 def _send_sigterm_after(steps: int) -> None:
     """Let this process get a SIGTERM when it has trained so many steps."""
-    from lisbet.training.run import Run
+    from lisbet.training.trainer import Trainer
 
-    make_step = Run.make_step
+    train_step = Trainer.train_step
 
-    def counted(self: Run, *arguments: Any) -> None:
-        make_step(self, *arguments)
+    def counted(self: Trainer) -> None:
+        train_step(self)
         if self.step == steps:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    Run.make_step = counted  # type: ignore[method-assign]
+    Trainer.train_step = counted  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import torch
 from conftest import TINY, forking_python
 
 from lisbet.models import model_dir
-from lisbet.training.checkpoint.manifest import Manifest, published_checkpoints
+from lisbet.training.checkpoint.directory import CheckpointDirectory
+from lisbet.training.checkpoint.manifest import Manifest
 
 LINE = ["train_model", *TINY, "--warmup_epochs=1", "--dev_ratio=0.5",
         "--dev_sample=0.3", "--save_history", "--hash_samples",
@@ -46,7 +47,7 @@ def finish(place: Path, run_id: str, *words: str) -> str:
 
 
 def last_step(run: Path) -> int:
-    there = published_checkpoints(run)
+    there = CheckpointDirectory(run).published()
     return int(there[0].name.removeprefix("step_")) if there else 0
 
 
@@ -62,7 +63,7 @@ def wait_for_step(run: Path, step: int, job: subprocess.Popen) -> None:
 
 def fingerprint(run: Path) -> dict[str, str]:
     """Hashes of the final weights, of the saved state of every process, and the history."""
-    newest = published_checkpoints(run)[0]
+    newest = CheckpointDirectory(run).published()[0]
     files = Manifest.read(newest).files
     found = {
         name: file.sha256

@@ -241,11 +241,11 @@ def test_the_same_augmentation_twice_draws_twice():
 def test_held_out_data_are_not_augmented(tmp_path):
     from conftest import TINY, write_dataset
 
-    from lisbet.training.setup import Setup
+    from lisbet.training.inputs import TrainingInputs
 
     data = write_dataset(tmp_path / "data", [40, 50, 60, 30])
     line = ["train_model", *TINY, "--dev_ratio=0.5", f"--data_augmentation={EVERY}", str(data)]
-    setup = Setup.from_options(parse(line).options, torch.device("cpu"))
+    setup = TrainingInputs.from_options(parse(line).options, torch.device("cpu"))
     assert len(setup.train.augmentations) == 6
     assert setup.dev.augmentations == ()
 

@@ -10,9 +10,10 @@ from conftest import TINY, hurt, names, write_dataset
 from lisbet.cli import main
 from lisbet.models import model_dir
 from lisbet.models.multitask import MultiTaskModel
-from lisbet.training.checkpoint.manifest import Manifest, published_checkpoints, verified
+from lisbet.training.checkpoint.directory import CheckpointDirectory
+from lisbet.training.checkpoint.manifest import Manifest, verified
 from lisbet.training.datasets import batching
-from lisbet.training.datasets.batching import Batching, bytes_kept
+from lisbet.training.datasets.batching import Batching, activation_bytes
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def refused(capsys, *words) -> str:
 
 
 def test_the_last_checkpoints_are_kept_and_say_what_they_are(run):
-    newest, before = published_checkpoints(run)
+    newest, before = CheckpointDirectory(run).published()
     manifest = verified(newest)
     assert (manifest.form, manifest.strategy, manifest.processes) == ("whole", "one process", 1)
     assert manifest.step - Manifest.read(before).step == manifest.step // 3
@@ -54,7 +55,7 @@ def test_the_weights_come_back(run, capsys):
     main(["consolidate_checkpoint", str(run)])
     found = torch.load(last, weights_only=True)
     assert all(torch.equal(value, found[key]) for key, value in expected.items())
-    older = published_checkpoints(run)[1].name
+    older = CheckpointDirectory(run).published()[1].name
     assert "--overwrite" in refused(capsys, run, f"--checkpoint={older}")
     main(["consolidate_checkpoint", str(run), f"--checkpoint={older}", "--overwrite"])
     assert not all(torch.equal(v, found[k]) for k, v in torch.load(last, weights_only=True).items())
@@ -64,7 +65,7 @@ def test_the_weights_come_back(run, capsys):
 @pytest.mark.parametrize("name", ["state.pt", "manifest.json", "manifest.sha256"])
 @pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
 def test_damage_is_named(name, damage, run, capsys):
-    file = published_checkpoints(run)[0] / name
+    file = CheckpointDirectory(run).published()[0] / name
     before = (run / model_dir.WEIGHTS_LAST).read_bytes()
     hurt(file, damage)
     said = refused(capsys, run)
@@ -74,7 +75,7 @@ def test_damage_is_named(name, damage, run, capsys):
 
 
 def test_what_is_no_checkpoint(run, capsys):
-    assert "there is: step_" in refused(capsys, run, "--checkpoint=step_1")
+    assert "checkpoints: step_" in refused(capsys, run, "--checkpoint=step_1")
     assert "no finished checkpoint" in refused(capsys, run, f"--checkpoint={run / 'weights'}")
     shutil.rmtree(run / "checkpoints")
     assert "has no checkpoint" in refused(capsys, run)
@@ -93,10 +94,10 @@ def test_a_checkpoint_of_another_network(run, capsys):
 def test_every_row_is_taken_once():
     for processes, micro in ((1, None), (1, 4), (2, None), (2, 3), (4, 1)):
         shared = Batching.of(24, processes, micro)
-        rows = [n for rank in range(processes) for part in shared.rows(rank)
+        rows = [n for rank in range(processes) for part in shared.micro_batches(rank)
                 for n in range(part.start, part.stop)]  # fmt: skip
         assert rows == list(range(24))
-        assert shared.passes * shared.micro_batch_size * processes == 24
+        assert shared.gradient_accumulation_steps * shared.micro_batch_size * processes == 24
 
 
 def test_as_many_as_fit_in_half_of_the_memory(run, monkeypatch):
@@ -104,9 +105,9 @@ def test_as_many_as_fit_in_half_of_the_memory(run, monkeypatch):
     shape = (12, *names().shape)
     row = {task: (torch.rand(1, *shape), torch.zeros(1)) for task in ("cons", "warp")}
     rows = {task: (torch.rand(16, *shape), torch.zeros(16)) for task in ("cons", "warp")}
-    kept = bytes_kept(model, row)
+    kept = activation_bytes(model, row)
     # What is kept grows with the batch, but for what does not depend on it.
-    assert 15 * kept < bytes_kept(model, rows) <= 16 * kept
+    assert 15 * kept < activation_bytes(model, rows) <= 16 * kept
     whole = Batching.of(32, 1, None)
     for free, micro in ((1e12, 32), (2 * 16 * kept, 16), (2 * 15 * kept, 8), (0, 1)):
         monkeypatch.setattr(batching, "_free_bytes", lambda _, free=free: int(free))

@@ -1,5 +1,6 @@
 """The command line: what is accepted, what is refused, and that nothing runs before."""
 
+import importlib
 import subprocess
 import sys
 
@@ -210,3 +211,9 @@ def test_the_module_is_the_same_program(tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert module.stdout == script.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_function_of_a_command_is_there(name):
+    module, function = COMMANDS[name].target.split(":")
+    assert callable(getattr(importlib.import_module(f"lisbet.{module}"), function))

@@ -25,7 +25,7 @@ from lisbet.data.load import load_records
 from lisbet.data.zarr import store, writer
 from lisbet.data.zarr.store import Store
 from lisbet.options import DataOptions
-from lisbet.training.checkpoint.manifest import published_checkpoints
+from lisbet.training.checkpoint.directory import CheckpointDirectory
 
 LENGTHS = [60, 80, 8, 50]
 
@@ -135,7 +135,7 @@ def test_the_same_model_as_from_the_files_and_back(place, capsys):
         assert ours == theirs
     more = [word for word in TRAIN if "epochs=2" not in word] + ["--epochs=3", "--resume"]
     main([*more, "--run_id=files", "--data_format=zarr", "data.zarr"])
-    assert len(published_checkpoints(Path("models/files"))) == 2
+    assert len(CheckpointDirectory(Path("models/files")).published()) == 2
     assert len(Path("models/files/training_history.csv").read_text().splitlines()) == 4
     said = refused(capsys, *more, "--run_id=stored", "--data_scale=120x100", "data")
     assert "the recordings are not those" in said

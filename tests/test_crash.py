@@ -34,7 +34,7 @@ import torch
 torch.set_num_threads(1)
 from accelerate.state import AcceleratorState
 from lisbet.cli import main
-import lisbet.training.loop, lisbet.training.setup, lisbet.models.backbones.transformer
+import lisbet.training.train, lisbet.training.inputs, lisbet.models.backbones.transformer
 import lisbet.data.readers.movement, lisbet.tasks.cons, lisbet.tasks.order, lisbet.tasks.shift
 import lisbet.tasks.warp, torch.distributed.checkpoint, scipy.io
 crash = ctypes.CDLL(None)

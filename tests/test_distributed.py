@@ -108,7 +108,7 @@ def test_the_same_model_on_every_strategy(strategy, place):
     said = done(betman("train_model", *LINE, *launched(strategy), f"--run_id={strategy}", "data",
                        cwd=place))  # fmt: skip
     same_as_one(place, strategy)
-    assert "16 windows of each task = 2 processes × 1 passes × 8" in said.stderr
+    assert "16 windows of each task = 2 processes × 1 micro-batches × 8" in said.stderr
     assert said.stderr.count("epoch 1/1") == 1
     assert said.stdout.count("model written to") == 1
     assert "Warning" not in said.stderr

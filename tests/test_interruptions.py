@@ -23,7 +23,7 @@ from resumable import (
 )
 
 from lisbet.cli import main
-from lisbet.training.checkpoint.manifest import published_checkpoints
+from lisbet.training.checkpoint.directory import CheckpointDirectory
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_every_damaged_shard_is_noticed(name, place, capsys):
     if not (place / "models" / f"{name}-whole").exists():
         finish(place, f"{name}-whole", *WAYS[name])
     shutil.copytree(place / "models" / f"{name}-whole", run, dirs_exist_ok=True)
-    newest, before = published_checkpoints(run)
+    newest, before = CheckpointDirectory(run).published()
     files = [path for path in sorted(newest.rglob("*")) if path.is_file()]
     assert len(files) >= 7
     for file in files:
@@ -104,7 +104,7 @@ def test_every_damaged_shard_is_noticed(name, place, capsys):
             assert caught.value.code == 2
             said = capsys.readouterr()
             assert f"damaged: {newest.name};" in said.err
-            assert f"--resume would take {before.name}" in said.out
+            assert f"--resume would use {before.name}" in said.out
             if not file.name.startswith("manifest"):
                 name_in = file.relative_to(newest).as_posix()
                 assert f"is damaged: another hash than when it was written {name_in}" in said.out
@@ -154,11 +154,11 @@ def test_deepspeed_cannot_change_its_processes(place):
 SLOW_OR_BROKEN_DISK = """
 import time
 import lisbet.training.checkpoint.writer as checkpoint
-write = checkpoint._write_progress
+write = checkpoint._write_state
 def patched(folder, progress, counts):
     {what}
     return write(folder, progress, counts)
-checkpoint._write_progress = patched
+checkpoint._write_state = patched
 """
 BAD_SAMPLES = """
 import os
@@ -204,7 +204,7 @@ def test_a_sharded_checkpoint_that_cannot_be_written(launch, place):
     _, said = job.communicate(timeout=120)
     assert job.returncode == 0, said
     assert said.count("no checkpoint was written: ") == 1
-    assert "No space left on device; training goes on" in said
+    assert "No space left on device; training continues" in said
     if launch == "fsdp":
         job = start(place, f"{run_id}-stops", *words, patch=disk)
         _, said = job.communicate(timeout=120)
@@ -249,8 +249,8 @@ def test_an_interrupt_stops_and_a_second_one_leaves_at_once(place):
     """Two at once are one: a terminal and a launcher send the same."""
     code = (
         "import os, signal, time\n"
-        "from lisbet.training.stopping import Stops\n"
-        "with Stops() as stops:\n"
+        "from lisbet.training.stopping import StopSignal\n"
+        "with StopSignal() as stops:\n"
         "    stops.running = True\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"

@@ -25,7 +25,7 @@ from lisbet.core.storage.write_log import LOG, WriteLog
 from lisbet.data.hub import sample_data
 from lisbet.data.hub._download import RemoteFile, bring, remove_download
 from lisbet.models import model_dir
-from lisbet.training.checkpoint.manifest import published_checkpoints
+from lisbet.training.checkpoint.directory import CheckpointDirectory
 
 OWN = ["models/own/model_config.yml", "models/own/weights/weights_last.pt"]
 EMBEDDER = ["models/own-embedder/model_config.yml", "models/own-embedder/weights/weights_last.pt"]
@@ -303,7 +303,7 @@ def test_the_same_weights_are_not_written_again(here, capsys):
 
 
 def test_weights_of_another_step_need_overwrite(here, refused):
-    older = published_checkpoints(Path("models/own"))[1].name
+    older = CheckpointDirectory(Path("models/own")).published()[1].name
     words = ["consolidate_checkpoint", "models/own", f"--checkpoint={older}"]
     last = Path(OWN[1]).read_bytes()
     assert "--overwrite" in refused(*words)
@@ -319,14 +319,14 @@ def test_weights_of_another_step_need_overwrite(here, refused):
 
 @pytest.mark.parametrize("where", ["there", "copied", "of the same name"])
 def test_a_checkpoint_of_another_run_is_refused(where, here, refused):
-    checkpoint = published_checkpoints(Path("models/other"))[0]
+    checkpoint = CheckpointDirectory(Path("models/other")).published()[0]
     if where == "copied":
         checkpoint = shutil.copytree(checkpoint, "models/own/checkpoints/step_00000077")
     elif where == "of the same name":
         shutil.rmtree("models/other")
         main(["train_model", *TINY, "--task_ids=warp", "--epochs=1", "--train_sample=1e-6",
               "--run_id=own", "--seed=3", "--output_path=b", "data"])  # fmt: skip
-        checkpoint = published_checkpoints(Path("b/models/own"))[0]
+        checkpoint = CheckpointDirectory(Path("b/models/own")).published()[0]
     Path(OWN[1]).unlink()
     for flags in ([], ["--overwrite"]):
         said = refused("consolidate_checkpoint", "models/own", f"--checkpoint={checkpoint}", *flags)

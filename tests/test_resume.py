@@ -15,7 +15,7 @@ from resumable import STOPPED, fingerprint, last_step, short
 from lisbet.cli import main
 from lisbet.core.storage.write_log import LOG
 from lisbet.models import model_dir
-from lisbet.training.checkpoint.manifest import published_checkpoints
+from lisbet.training.checkpoint.directory import CheckpointDirectory
 from lisbet.training.datasets.sampler import Sampler
 
 
@@ -53,7 +53,7 @@ def test_changed_options_are_listed(here, capsys):
     assert "--seed: was 1991, is 7" in said
     assert "--weight_decay: was 0.01, is 0.1" in said
     assert "epochs" not in said
-    progress = json.loads((published_checkpoints(here)[0] / "progress.json").read_text())
+    progress = json.loads((CheckpointDirectory(here).published()[0] / "progress.json").read_text())
     assert len(progress["history"]) == 2
 
 
@@ -61,7 +61,7 @@ def test_harmless_options_are_taken(here, capsys):
     main([*short(3), "--save_weights=all", "--keep_checkpoints=1", "--run_id=short", "--resume",
           "data"])  # fmt: skip
     assert len((here / "training_history.csv").read_text().splitlines()) == 4
-    assert len(published_checkpoints(here)) == 1
+    assert len(CheckpointDirectory(here).published()) == 1
     options = yaml.safe_load((here / "run_config.yml").read_text())["options"]
     assert (options["epochs"], options["keep_checkpoints"]) == (3, 1)
     capsys.readouterr()
@@ -98,7 +98,7 @@ def test_resume_without_a_beginning_starts(here, capsys):
                                   "manifest.sha256"])  # fmt: skip
 @pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
 def test_a_damaged_checkpoint_is_skipped(name, damage, here, capsys):
-    newest, before = published_checkpoints(here)
+    newest, before = CheckpointDirectory(here).published()
     file = newest / name
     hurt(file, damage)
     expected = torch.load(here / model_dir.WEIGHTS_LAST, weights_only=True)
@@ -107,19 +107,22 @@ def test_a_damaged_checkpoint_is_skipped(name, damage, here, capsys):
         main(["verify_checkpoint", str(here)])
     assert caught.value.code == 2
     said = capsys.readouterr()
-    assert f"--resume would take {before.name}" in said.out
+    assert f"--resume would use {before.name}" in said.out
     assert f"damaged: {newest.name}" in said.err
     main([*short(), "--run_id=short", "--resume", "data"])
     said = capsys.readouterr().err
     assert newest.name in said
-    assert f"going on from the one before: {Path('models/short/checkpoints') / before.name}" in said
+    assert (
+        f"resuming from the checkpoint before it: {Path('models/short/checkpoints') / before.name}"
+        in said
+    )
     found = torch.load(here / model_dir.WEIGHTS_LAST, weights_only=True)
     assert all(torch.equal(value, found[key]) for key, value in expected.items())
     assert (here / "checkpoints" / f"damaged_{newest.name}").is_dir()
 
 
 def test_nothing_good_is_not_silently_started_anew(here, capsys):
-    for folder in published_checkpoints(here):
+    for folder in CheckpointDirectory(here).published():
         (folder / "state.pt").write_bytes(b"")
     said = refused(capsys, *short(3), "--run_id=short", "--resume", "data")
     assert "all 2 checkpoints" in said
@@ -129,7 +132,7 @@ def test_a_whole_run_is_verified(here, capsys):
     main(["verify_checkpoint", str(here)])
     said = capsys.readouterr().out
     assert said.count("tensors of weights can be loaded") == 2
-    assert f"--resume would take {published_checkpoints(here)[0].name}" in said
+    assert f"--resume would use {CheckpointDirectory(here).published()[0].name}" in said
 
 
 def test_a_step_can_be_repeated(here, capsys):
@@ -145,7 +148,7 @@ def test_a_step_can_be_repeated(here, capsys):
 @pytest.mark.parametrize("keep", [1, 2])
 def test_a_stop_while_scoring(keep, here, monkeypatch, capsys):
     """The epoch is scored after the resume, and the checkpoint of that step is made anew."""
-    from lisbet.training import run as module
+    from lisbet.training import trainer as module
 
     score, calls = module.evaluate, []
 
@@ -172,10 +175,10 @@ def test_a_stop_while_scoring(keep, here, monkeypatch, capsys):
 
 
 def test_a_checkpoint_that_was_being_replaced_comes_back(here, capsys):
-    newest = published_checkpoints(here)[0]
+    newest = CheckpointDirectory(here).published()[0]
     newest.rename(newest.with_name(f".{newest.name}.old"))
     main([*short(), "--run_id=short", "--resume", "data"])
-    assert published_checkpoints(here)[0] == newest
+    assert CheckpointDirectory(here).published()[0] == newest
     capsys.readouterr()
 
 
@@ -202,7 +205,7 @@ def test_a_step_that_is_not_finite_stops_the_run(here, monkeypatch, capsys):
     assert "epoch 2, step 25: " in said
     assert "warp" in said
     assert "--debug_step=25" in said
-    newest = published_checkpoints(here.parent / "bad")[0]
+    newest = CheckpointDirectory(here.parent / "bad").published()[0]
     assert newest.name == "step_00000021"
     good = torch.load(newest / "state.pt", weights_only=True)["model"]
     assert all(bool(value.isfinite().all()) for value in good.values())
@@ -212,8 +215,8 @@ def test_some_steps_may_be_left_out(here, monkeypatch, capsys):
     break_loss(monkeypatch, 3, 25)
     main([*short(), "--run_id=spared", "--skip_nonfinite=2", "data"])
     said = capsys.readouterr().err
-    assert "step 3 is left out" in said
-    assert "step 25 is left out" in said
+    assert "step 3 is skipped" in said
+    assert "step 25 is skipped" in said
     found = torch.load(here.parent / "spared" / model_dir.WEIGHTS_LAST, weights_only=True)
     assert all(bool(value.isfinite().all()) for value in found.values())
     break_loss(monkeypatch, 3, 25)
@@ -226,9 +229,9 @@ def test_some_steps_may_be_left_out(here, monkeypatch, capsys):
 
 def full_disk(monkeypatch, *, after: int) -> None:
     """Let every state after some be refused, as a full disk does."""
-    from lisbet.training.strategies import strategy
+    from lisbet.training.strategies import replicated
 
-    save, calls = strategy.save_tensors, []
+    save, calls = replicated.save_tensors, []
 
     def refuse(content, path):
         if path.name == "state.pt":
@@ -237,7 +240,7 @@ def full_disk(monkeypatch, *, after: int) -> None:
                 raise OSError(28, "No space left on device", str(path))
         save(content, path)
 
-    monkeypatch.setattr(strategy, "save_tensors", refuse)
+    monkeypatch.setattr(replicated, "save_tensors", refuse)
 
 
 def test_a_checkpoint_that_cannot_be_written(here, monkeypatch, capsys):
@@ -254,7 +257,7 @@ def test_training_can_go_on_without(here, monkeypatch, capsys):
     main([*short(), "--run_id=on", "--on_save_error=continue", "data"])
     said = capsys.readouterr().err
     assert "no checkpoint was written" in said
-    assert "training goes on" in said
+    assert "training continues" in said
     assert last_step(here.parent / "on") == 14
     expected = torch.load(here / model_dir.WEIGHTS_LAST, weights_only=True)
     found = torch.load(here.parent / "on" / model_dir.WEIGHTS_LAST, weights_only=True)

@@ -18,7 +18,7 @@ from lisbet.core.storage import lock as lock_module
 from lisbet.core.storage.folders import write_folder
 from lisbet.core.storage.write_log import LOG, WriteLog
 from lisbet.models import model_dir
-from lisbet.training.checkpoint.manifest import published_checkpoints
+from lisbet.training.checkpoint.directory import CheckpointDirectory
 
 TRAIN = ["train_model", *TINY, "--epochs=2", "--warmup_epochs=0", "--train_sample=0.2",
          "--dev_ratio=0.5", "--save_history", "data"]  # fmt: skip
@@ -133,20 +133,20 @@ def test_a_finished_run_without_checkpoints_is_finished(here, capsys):
 
 
 def test_a_run_that_never_had_a_checkpoint_starts_anew(here, monkeypatch, capsys):
-    from lisbet.training import run as module
+    from lisbet.training import trainer as module
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(module.Run, "save", interrupted)
+        patched.setattr(module.Trainer, "save", interrupted)
         with pytest.raises(SystemExit):
             main([*TRAIN, "--run_id=b"])
     assert Path("models/b/weights/weights_last.pt").exists()
     Path("models/b/notes.txt").write_text("mine")
     main([*TRAIN, "--run_id=b", "--resume"])
-    assert "starts anew" in capsys.readouterr().err
-    assert len(published_checkpoints(Path("models/b"))) == 2
+    assert "starts again" in capsys.readouterr().err
+    assert len(CheckpointDirectory(Path("models/b")).published()) == 2
     assert Path("models/b/notes.txt").read_text() == "mine"
     assert sorted(os.listdir("models")) == ["a", "b"]
 
@@ -177,11 +177,11 @@ def test_what_is_not_ours_survives(flag, here):
 
 
 def test_a_checkpoint_with_a_file_of_others_stays(here, caplog):
-    old = published_checkpoints(Path("models/a"))[-1]
+    old = CheckpointDirectory(Path("models/a")).published()[-1]
     (old / "notes.txt").write_text("mine")
     words = [word for word in TRAIN if word != "--epochs=2"]
     main([*words, "--epochs=4", "--save_weights=all", "--run_id=a", "--resume"])
-    left = published_checkpoints(Path("models/a"))
+    left = CheckpointDirectory(Path("models/a")).published()
     assert left[-1].name == old.name
     assert len(left) == 3
     assert (Path("models/a/checkpoints") / old.name / "notes.txt").read_text() == "mine"
@@ -224,7 +224,7 @@ def test_a_run_without_its_log_is_resumed_and_then_known(here, capsys):
     words = [word for word in TRAIN if word != "--epochs=2"]
     assert "not replaced" in refused(capsys, *words, "--epochs=1", "--run_id=a", "--overwrite")
     main([*words, "--epochs=4", "--save_weights=all", "--run_id=a", "--resume"])
-    assert len(published_checkpoints(Path("models/a"))) == 2
+    assert len(CheckpointDirectory(Path("models/a")).published()) == 2
     main([*words, "--epochs=1", "--run_id=a", "--overwrite"])
     assert WriteLog(Path("models/a")).foreign() == []
 
@@ -264,7 +264,7 @@ def test_what_stands_where_the_earlier_model_would_be_kept(here, capsys):
 def test_what_only_looks_writes_nothing(command, here, capsys):
     """Not even what a killed process left is put in order."""
     run = Path("models/a")
-    newest = published_checkpoints(run)[0]
+    newest = CheckpointDirectory(run).published()[0]
     WriteLog(run).add_temporary(newest.with_name(f".{newest.name}.0123456789abcdef.replaced"))
     newest.rename(newest.with_name(f".{newest.name}.0123456789abcdef.replaced"))
     WriteLog(run).add_temporary(run / ".x.0123456789abcdef.partial")
@@ -279,7 +279,7 @@ def test_what_only_looks_writes_nothing(command, here, capsys):
         main(["slurm_script", *words[1:]])
     assert snapshot(here) == before
     main([*words, *(["--resume"] if command != "--dry_run" else [])])
-    assert published_checkpoints(run)[0].name == newest.name
+    assert CheckpointDirectory(run).published()[0].name == newest.name
     assert not list(Path("models").rglob("*.partial"))
     assert os.listdir("models") == ["a"]
     capsys.readouterr()
@@ -318,16 +318,16 @@ def test_two_starts_of_a_name_with_other_seeds(here):
 
 
 def test_a_run_whose_lock_was_taken_over_stops(here, monkeypatch, capsys):
-    from lisbet.training import run as module
+    from lisbet.training import trainer as module
 
-    train = module.Run.train_epoch
+    train = module.Trainer.train_epoch
 
     def taken_over(self, *words):
         holder = {"token": "theirs"} | lock_module._this_process() | {"host": "other", "pid": 5}
         Path("models/.b.lock").write_text(json.dumps(holder))
         return train(self, *words)
 
-    monkeypatch.setattr(module.Run, "train_epoch", taken_over)
+    monkeypatch.setattr(module.Trainer, "train_epoch", taken_over)
     said = refused(capsys, *TRAIN, "--run_id=b")
     assert "process 5 on other" in said
     assert Path("models/.b.lock").exists()
@@ -338,17 +338,20 @@ def test_a_killed_start_does_not_hold_up_the_next(here):
     command[command.index("--epochs=2")] = "--epochs=100000"
     job = subprocess.Popen(command)
     for _ in range(3000):
-        if Path("models/b/checkpoints").exists() and published_checkpoints(Path("models/b")):
+        if (
+            Path("models/b/checkpoints").exists()
+            and CheckpointDirectory(Path("models/b")).published()
+        ):
             break
         time.sleep(0.02)
     job.kill()
     job.wait()
     assert Path("models/.b.lock").exists()
-    step = published_checkpoints(Path("models/b"))[0].name
+    step = CheckpointDirectory(Path("models/b")).published()[0].name
     main([*(word for word in TRAIN if word != "--epochs=2"), "--epochs=3", "--run_id=b",
           "--resume", "--dry_run"])  # fmt: skip
     main([word for word in command[3:] if not word.startswith("--epochs")] + ["--epochs=1"])
-    assert published_checkpoints(Path("models/b"))[0].name >= step
+    assert CheckpointDirectory(Path("models/b")).published()[0].name >= step
     assert not Path("models/.b.lock").exists()
 
 
@@ -359,14 +362,14 @@ def test_weights_of_the_earlier_model_are_there_until_there_are_new_ones(here, m
     class KilledError(BaseException):
         pass
 
-    from lisbet.training import loop
+    from lisbet.training import train, trainer
 
     def killed(*_):
         raise KilledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop.run_folder, "restore_earlier_model", lambda folder: None)
-        patched.setattr(loop.Run, "train_epoch", killed)
+        patched.setattr(train.run_folder, "restore_earlier_model", lambda folder: None)
+        patched.setattr(trainer.Trainer, "train_epoch", killed)
         for flag in ("--overwrite", "--overwrite", "--resume"):
             with pytest.raises(KilledError):
                 main([*TRAIN, "--seed=2", "--run_id=a", flag])

@@ -14,7 +14,7 @@ from conftest import TINY, write_dataset
 
 from lisbet.cli import main
 from lisbet.commands.runs import state_of
-from lisbet.training.run import Run
+from lisbet.training.trainer import Trainer
 
 HERE = {"state": "running", "host": socket.gethostname(), "beat_s": 1.0}
 
@@ -51,7 +51,14 @@ def test_states_of_runs(tmp_path, monkeypatch, capsys):
     write_dataset(tmp_path / "data", [90, 90])
     monkeypatch.chdir(tmp_path)
     main(["train_model", *TINY, "--epochs=2", "--run_id=done", "data"])
-    monkeypatch.setattr(Run, "_stop_is_due", lambda run, stops: run.step == 2)
+    train_step = Trainer.train_step
+
+    def then_stop(trainer):
+        train_step(trainer)
+        if trainer.step == 2:
+            trainer.stop.reason = "a test"
+
+    monkeypatch.setattr(Trainer, "train_step", then_stop)
     with pytest.raises(SystemExit):
         main(["train_model", *TINY, "--epochs=2", "--run_id=stopped", "data"])
     (tmp_path / "models" / "older").mkdir()

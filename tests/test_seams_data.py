@@ -18,12 +18,12 @@ from lisbet.data.record import Record
 from lisbet.data.tracks import Stored
 from lisbet.data.zarr.store import Store
 from lisbet.options import DataOptions, TrainOptions
-from lisbet.training.checkpoint.manifest import published_checkpoints
+from lisbet.training.checkpoint.directory import CheckpointDirectory
 from lisbet.training.checkpoint.resume import remembered_bank_memory
 from lisbet.training.datasets import banks
+from lisbet.training.inputs import TrainingInputs
 from lisbet.training.logging.pictures import draw
-from lisbet.training.run import Run
-from lisbet.training.setup import Setup
+from lisbet.training.trainer import Trainer
 
 RUN = ["train_model", *TINY, "--warmup_epochs=0", "--data_format=zarr"]
 QUICK = [*RUN, "--train_sample=0.05", "--task_ids=order"]
@@ -169,11 +169,11 @@ def test_pictures_from_a_store_are_those_from_memory(place, monkeypatch, read_at
             data_path=data, data_format=kind, run_id="a", dev_ratio=0.4, window_size=12,
             emb_dim=8, num_layers=1, num_heads=2, hidden_dim=16, batch_size=16, overwrite=True,
         )  # fmt: skip
-        setup = Setup.from_options(options, torch.device("cpu"))
+        setup = TrainingInputs.from_options(options, torch.device("cpu"))
         assert setup.loaded.memory is None
         draw(setup, weights, torch.device("cpu"))
         assert Path("models/a/pictures/embeddings.png").read_bytes() == found
-    setup = Setup.from_options(options.model_copy(update={
+    setup = TrainingInputs.from_options(options.model_copy(update={
         "bank_memory": banks.Size(bytes=45 * 1024), "data_path": (Path("data.zarr"),),
         "data_format": ("zarr",)}), torch.device("cpu"))  # fmt: skip
     read_at_once.clear()
@@ -268,14 +268,14 @@ def test_a_mixture_is_trained_on_in_parts(mixed, tmp_path, monkeypatch, capsys, 
 
 def replaced_at(monkeypatch, step: int, replace_store) -> None:
     """Replace a store before a step of a run."""
-    make_step = Run.make_step
+    train_step = Trainer.train_step
 
-    def then(self, agreement) -> None:
+    def then(self) -> None:
         if self.step == step:
             replace_store()
-        make_step(self, agreement)
+        train_step(self)
 
-    monkeypatch.setattr(Run, "make_step", then)
+    monkeypatch.setattr(Trainer, "train_step", then)
 
 
 def convert(source: str, *words: str) -> None:
@@ -294,7 +294,7 @@ def test_a_run_notices_that_its_store_was_replaced(own, monkeypatch, capsys):
     replaced_at(monkeypatch, 60, lambda: convert("others", "--overwrite"))
     said = fails(*STREAMED, "--epochs=4", "--run_id=a", str(own), capsys=capsys)
     assert said.count("own.zarr was replaced") == 1
-    assert published_checkpoints(Path("models/a"))
+    assert CheckpointDirectory(Path("models/a")).published()
 
 
 def test_a_run_goes_on_with_the_same_recordings(own, monkeypatch):

@@ -8,7 +8,9 @@ import pytest
 from conftest import TINY, hurt, write_dataset
 
 from lisbet.cli import main
-from lisbet.training.checkpoint.manifest import hash_of, published_checkpoints
+from lisbet.training.checkpoint.directory import CheckpointDirectory
+from lisbet.training.checkpoint.manifest import DEEPSPEED, Manifest, hash_of
+from lisbet.training.strategies.deepspeed import DeepSpeed
 
 LINE = ["train_model", *TINY, "--warmup_epochs=0", "--task_ids=order", "--run_id=a"]
 RUN = Path("models/a")
@@ -49,7 +51,7 @@ def said(place: Path, capsys, *words: str) -> str:
 
 
 def test_the_checkpoint_that_it_would_be_resumed_from(place, capsys):
-    newest, older = published_checkpoints(RUN)
+    newest, older = CheckpointDirectory(RUN).published()
     step = int(newest.name[5:])
     assert f"would be resumed from {newest}: step {step}, 2 of 3 epochs are finished" in said(
         place, capsys, "--epochs=3"
@@ -69,7 +71,7 @@ def test_a_finished_run(place, capsys):
 def test_nothing_to_resume(place, capsys):
     line = [word for word in LINE if word != "--run_id=a"]
     main([*line, "--run_id=b", "--resume", "--dry_run", "data"])
-    assert "models/b has no checkpoint, the run would start anew" in capsys.readouterr().out
+    assert "models/b has no checkpoint, the run would start at step 0" in capsys.readouterr().out
     assert not Path("models/b").exists()
 
 
@@ -79,7 +81,7 @@ def test_nothing_to_resume(place, capsys):
         ("option", "--seed: was 1991, is 7"),
         ("recording", "the recordings are not those that models/a was trained on"),
         ("checkpoints", "all 2 checkpoints of models/a are damaged"),
-        ("strategy", "DeepSpeed cannot go on"),
+        ("strategy", "DeepSpeed cannot resume"),
     ],
 )
 def test_the_errors_are_those_of_the_run(change, message, place, capsys, monkeypatch):
@@ -89,13 +91,14 @@ def test_the_errors_are_those_of_the_run(change, message, place, capsys, monkeyp
     elif change == "recording":
         write_dataset(place / "data", [60, 61])
     elif change == "checkpoints":
-        for folder in published_checkpoints(RUN):
+        for folder in CheckpointDirectory(RUN).published():
             hurt(folder / "state.pt", "cut")
     else:
-        monkeypatch.setattr("lisbet.training.strategies.strategy.state_form", lambda _: "deepspeed")
-        monkeypatch.setattr(
-            "lisbet.training.strategies.strategy.name", lambda _: "DeepSpeed ZeRO-1"
-        )
+        for folder in CheckpointDirectory(Path("models/a")).published():
+            manifest = Manifest.read(folder)
+            other = manifest.model_copy(update={"strategy": "DeepSpeed ZeRO-1", "form": DEEPSPEED})
+            other.write(folder)
+        monkeypatch.setattr(DeepSpeed, "require_loadable", lambda *_: None)
     errors = []
     for dry in (["--dry_run"], []):
         before = snapshot(place)

@@ -6,7 +6,7 @@ from conftest import TINY
 
 from lisbet.cli import main
 from lisbet.core.errors import ConfigError, ToldError
-from lisbet.distributed.failure_watch import together
+from lisbet.distributed.failure_watch import distributed_session
 
 
 @pytest.fixture
@@ -43,11 +43,11 @@ def test_one_of_several_processes_refuses_fp16(launched, monkeypatch):
     for rank, error in (("0", ConfigError), ("1", ToldError)):
         launched(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
                  LISBET_RENDEZVOUS_S="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="1")  # fmt: skip
-        with pytest.raises(error), together("fp16"):
+        with pytest.raises(error), distributed_session("fp16"):
             pass
 
 
 def test_the_best_precision_of_a_processor_is_float32(launched):
     launched()
-    with together("best") as accelerator:
+    with distributed_session("best") as accelerator:
         assert accelerator.mixed_precision == "no"

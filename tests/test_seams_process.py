@@ -20,10 +20,10 @@ from lisbet.commands import launch
 from lisbet.core.errors import ConfigError, ProcessError, StoppedError, ToldError
 from lisbet.distributed import environment, machine, stop_signals
 from lisbet.distributed.cores import cores
-from lisbet.training.checkpoint.manifest import published_checkpoints
+from lisbet.training.checkpoint.directory import CheckpointDirectory
 from lisbet.training.datasets import banks
-from lisbet.training.run import Run
-from lisbet.training.stopping import Stops
+from lisbet.training.stopping import StopSignal
+from lisbet.training.trainer import Trainer
 
 LINE = ["train_model", *TINY, "--warmup_epochs=0", "--task_ids=order", "--epochs=1", "--run_id=a"]
 
@@ -110,36 +110,38 @@ def test_an_own_configuration_with_a_wrong_number_is_refused(number, devices, tm
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP"])
 def test_a_signal_saves_and_stops(name, place, monkeypatch, capsys):
-    made = Run.make_step
+    made = Trainer.train_step
 
-    def make_step(run, agreement):
-        made(run, agreement)
-        if run.step == 2:
+    def train_step(trainer):
+        made(trainer)
+        if trainer.step == 2:
             os.kill(os.getpid(), getattr(signal, name))
 
     before = signal.getsignal(getattr(signal, name))
-    monkeypatch.setattr(Run, "make_step", make_step)
+    monkeypatch.setattr(Trainer, "train_step", train_step)
     with pytest.raises(SystemExit) as caught:
         main([*LINE, "data"])
     assert caught.value.code == 75
     assert f"stopped by {name} after step 2, saved" in capsys.readouterr().err
-    assert [folder.name for folder in published_checkpoints(Path("models/a"))] == ["step_00000002"]
+    assert [folder.name for folder in CheckpointDirectory(Path("models/a")).published()] == [
+        "step_00000002"
+    ]
     assert signal.getsignal(getattr(signal, name)) == before
 
 
 def test_before_the_first_step_a_signal_writes_nothing():
-    with pytest.raises(StoppedError, match="stopped by SIGHUP before the first step"), Stops():
+    with pytest.raises(StoppedError, match="stopped by SIGHUP before the first step"), StopSignal():
         os.kill(os.getpid(), signal.SIGHUP)
 
 
 def test_a_hangup_that_nohup_ignores_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Stops() as stops:
+        with StopSignal() as stops:
             os.kill(os.getpid(), signal.SIGHUP)
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
             assert not stops.reason
-            assert signal.getsignal(signal.SIGUSR2) == stops._take
+            assert signal.getsignal(signal.SIGUSR2) == stops._receive
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -203,7 +205,7 @@ def test_ddp_saves_when_its_launcher_gets_sigusr2(place):
         [sys.executable, "-m", "lisbet", *command], stderr=subprocess.PIPE, text=True
     )
     for _ in range(600):
-        if published_checkpoints(Path("models/a")) or job.poll() is not None:
+        if CheckpointDirectory(Path("models/a")).published() or job.poll() is not None:
             break
         time.sleep(0.1)
     job.send_signal(signal.SIGUSR2)
@@ -237,14 +239,14 @@ def test_training_goes_on_without_a_reader(place, monkeypatch):
 def test_training_goes_on_when_its_terminal_is_gone(place, monkeypatch):
     master, slave = pty.openpty()
     terminal = os.fdopen(slave, "w")
-    made = Run.make_step
+    made = Trainer.train_step
 
-    def make_step(run, agreement):
-        made(run, agreement)
-        if run.step == 2:
+    def train_step(trainer):
+        made(trainer)
+        if trainer.step == 2:
             os.close(master)
 
-    monkeypatch.setattr(Run, "make_step", make_step)
+    monkeypatch.setattr(Trainer, "train_step", train_step)
     with monkeypatch.context() as patched:
         patched.setattr(sys, "stdout", terminal)
         patched.setattr(sys, "stderr", terminal)

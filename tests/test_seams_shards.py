@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lisbet.training.checkpoint.manifest import hash_of
-from lisbet.training.checkpoint.writer import Checkpoints, Progress
-from lisbet.training.strategies import sharded, strategy
+from lisbet.options import CheckpointOptions
+from lisbet.training.checkpoint.directory import CheckpointDirectory
+from lisbet.training.checkpoint.manifest import DEEPSPEED, SHARDED, WHOLE, hash_of
+from lisbet.training.checkpoint.writer import Checkpoints, TrainingState
+from lisbet.training.strategies import BY_FORM, deepspeed, sharded
 
-PROGRESS = Progress(step=3, history=(), hashes=(), skipped=0, scaler={}, run={})
+STATE = TrainingState(step=3, history=(), hashes=(), skipped=0, scaler={}, run={})
 
 
 class Listed(AssertionError):
@@ -23,27 +25,31 @@ def listed(*args, **kwargs):
     raise Listed
 
 
-def states(monkeypatch, form: str):
-    """A small network and its optimizer, in a strategy of this form, on one process."""
+def prepared(monkeypatch, form: str):
+    """A strategy of this form with a small network and its optimizer, on one process."""
     model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    monkeypatch.setattr(strategy, "state_form", lambda _: form)
-    monkeypatch.setattr(strategy, "name", lambda _: form)
     content = {
         f"deepspeed/{name}": io.BytesIO(name.encode())
         for name in ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt")
     }
-    monkeypatch.setattr(strategy, "_deepspeed_files", lambda _: content)
-    return model, SimpleNamespace(optimizer=optimizer)
+    monkeypatch.setattr(deepspeed, "_saved_files", lambda _: content)
+    plugin = SimpleNamespace(zero_stage=1)
+    accelerator = SimpleNamespace(
+        is_main_process=True, num_processes=1, process_index=0, is_fsdp2=True,
+        state=SimpleNamespace(deepspeed_plugin=plugin),
+    )  # fmt: skip
+    strategy = BY_FORM[form](accelerator)
+    strategy.model, strategy.optimizer = model, SimpleNamespace(optimizer=optimizer)
+    return strategy
 
 
-@pytest.mark.parametrize("form", [strategy.WHOLE, strategy.SHARDED, strategy.DEEPSPEED])
+@pytest.mark.parametrize("form", BY_FORM)
 def test_no_process_lists_the_folder(form, tmp_path, monkeypatch):
-    model, optimizer = states(monkeypatch, form)
-    accelerator = SimpleNamespace(is_main_process=True, num_processes=1, process_index=0)
-    checkpoints = Checkpoints(accelerator, model, optimizer, tmp_path, 1, go_on=False)
+    strategy = prepared(monkeypatch, form)
+    checkpoints = Checkpoints(strategy, CheckpointDirectory(tmp_path), CheckpointOptions())
     found = {}
     target = tmp_path / "checkpoints" / "step_00000003"
     with monkeypatch.context() as patched:
@@ -52,8 +58,7 @@ def test_no_process_lists_the_folder(form, tmp_path, monkeypatch):
             (Path, "rglob"), (Path, "glob"), (Path, "iterdir"), (os, "scandir"), (os, "listdir"),
         ):  # fmt: skip
             patched.setattr(place, name, listed)
-        write = strategy.snapshot(accelerator, model, optimizer)
-        checkpoints._write(target, write, PROGRESS, [{}])
+        checkpoints._write(target, strategy.copy_state(), STATE, [{}])
     (temporary,) = target.parent.iterdir()
     there = {
         path.relative_to(temporary).as_posix(): hash_of(path)
@@ -61,7 +66,7 @@ def test_no_process_lists_the_folder(form, tmp_path, monkeypatch):
         if path.is_file()
     }
     assert {name: file.sha256 for name, file in found.items()} == there
-    assert len(there) == {strategy.WHOLE: 3, strategy.SHARDED: 4, strategy.DEEPSPEED: 4}[form]
+    assert len(there) == {WHOLE: 3, SHARDED: 4, DEEPSPEED: 4}[form]
 
 
 def test_each_process_names_its_own_shards(tmp_path):

@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState
 from conftest import TINY, betman, write_dataset
 
 from lisbet.cli import main
-from lisbet.training.checkpoint.manifest import published_checkpoints
+from lisbet.training.checkpoint.directory import CheckpointDirectory
 
 WEIGHTS = "weights/weights_last.pt"
 RUN = ["train_model", *TINY, "--warmup_epochs=0", "--save_history"]
@@ -167,7 +167,7 @@ def test_two_processes_with_a_compiler(place):
     assert two.keys() == one.keys()
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=0, atol=1e-4)
-    (newest,) = published_checkpoints(Path("models/two"))
+    (newest,) = CheckpointDirectory(Path("models/two")).published()
     saved = torch.load(newest / "state.pt", weights_only=True)
     assert saved["model"].keys() == one.keys()
 

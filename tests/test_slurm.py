@@ -11,7 +11,7 @@ from slurm_cluster import Cluster, missing
 from test_distributed import apart, done, weights
 from test_resume import fingerprint
 
-from lisbet.training.checkpoint.manifest import published_checkpoints
+from lisbet.training.checkpoint.directory import CheckpointDirectory
 
 SCRIPTS = Path(__file__).parents[1] / "launch" / "slurm"
 TRAIN, ARRAY, PREPROCESS = (SCRIPTS / f"{name}.sbatch" for name in ("train", "array", "preprocess"))
@@ -66,7 +66,7 @@ def whole(place) -> Path:
 def until_saved(run: Path, log: Path) -> None:
     """Wait until a run has a checkpoint."""
     for _ in range(3000):
-        if published_checkpoints(run):
+        if CheckpointDirectory(run).published():
             return
         time.sleep(0.1)
     raise AssertionError(f"{run} has no checkpoint\n{log.read_text() if log.exists() else ''}")
@@ -128,7 +128,7 @@ def test_the_time_limit_saves_and_requeues(cluster, place, whole):
     cluster.wait(number, "RUNNING", log=log)
     cluster.wait(number, "PENDING", log=log)
     assert "not finished (code 75): back to the queue" in log.read_text()
-    assert published_checkpoints(place / "models" / "limited")
+    assert CheckpointDirectory(place / "models" / "limited").published()
     cluster.run("scancel", number)
 
 

@@ -12,8 +12,8 @@ from lisbet.cli import main, parse
 from lisbet.core.errors import ConfigError, LisbetError
 from lisbet.core.yaml_files import read_yaml
 from lisbet.training.checkpoint.resume import require_same_run
+from lisbet.training.inputs import TrainingInputs
 from lisbet.training.logging import pictures
-from lisbet.training.setup import Setup
 
 LINE = ["train_model", *TINY, "--data_scale=100x100", "--annot_format=csv_events"]
 LENGTHS = {"r0": 50, "r1": 80, "r2": 30}
@@ -42,11 +42,13 @@ def data(tmp_path, monkeypatch) -> Path:
     return write(tmp_path / "data")
 
 
-def setup_of(*words: str, data: object = "data") -> Setup:
-    return Setup.from_options(parse([*LINE, *words, str(data)]).options, torch.device("cpu"))
+def setup_of(*words: str, data: object = "data") -> TrainingInputs:
+    return TrainingInputs.from_options(
+        parse([*LINE, *words, str(data)]).options, torch.device("cpu")
+    )
 
 
-def batches(setup: Setup, part: str) -> list[torch.Tensor]:
+def batches(setup: TrainingInputs, part: str) -> list[torch.Tensor]:
     sampler = getattr(setup, part)
     drawn = [sampler.batch(0, step, slice(0, 16)) for step in range(4)]
     return [tensor for batch in drawn for pair in batch.values() for tensor in pair]
@@ -86,7 +88,7 @@ def test_parts_of_a_converted_dataset(data):
     plain = setup_of(*words)
     line = [*LINE[:-2], "--data_format=zarr", *words, "data.zarr"]
     setups = [
-        Setup.from_options(parse([*line, *more]).options, torch.device("cpu"))
+        TrainingInputs.from_options(parse([*line, *more]).options, torch.device("cpu"))
         for more in ([], ["--bank_memory=45KB"])
     ]
     assert equal(batches(setups[0], "train"), batches(plain, "train"))

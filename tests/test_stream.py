@@ -15,7 +15,7 @@ from lisbet.core.errors import DataError
 from lisbet.data.bank import Bank, Plan, gather
 from lisbet.data.record import Record
 from lisbet.data.streaming_bank import AHEAD, MovingBank
-from lisbet.training.checkpoint.manifest import published_checkpoints
+from lisbet.training.checkpoint.directory import CheckpointDirectory
 
 FEATURES = names()
 ROW = FEATURES.size * 4
@@ -169,7 +169,7 @@ def test_an_interrupted_run_goes_on(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(place / "models", "models")
     Path("data.zarr").symlink_to(place / "data.zarr")
-    newest, *_ = published_checkpoints(Path("models/whole"))
+    newest, *_ = CheckpointDirectory(Path("models/whole")).published()
     shutil.rmtree(newest)
     for name in (*LEFT, "weights/weights_last.pt"):
         Path("models/whole", name).unlink()
@@ -183,18 +183,18 @@ def test_an_interrupted_run_goes_on(place, tmp_path, monkeypatch, capsys):
 
 
 def test_a_store_that_vanishes_ends_the_run(place, tmp_path, monkeypatch, capsys):
-    from lisbet.training.run import Run
+    from lisbet.training.trainer import Trainer
 
     monkeypatch.chdir(tmp_path)
     shutil.copytree(place / "data.zarr", "data.zarr")
-    make_step = Run.make_step
+    train_step = Trainer.train_step
 
-    def vanish(self, agreement):
+    def vanish(self):
         if self.step == 8:
             shutil.rmtree("data.zarr")
-        make_step(self, agreement)
+        train_step(self)
 
-    monkeypatch.setattr(Run, "make_step", vanish)
+    monkeypatch.setattr(Trainer, "train_step", vanish)
     with pytest.raises(SystemExit) as caught:
         main([*LINE, "--run_id=gone", "data.zarr"])
     assert caught.value.code == 2
@@ -202,4 +202,4 @@ def test_a_store_that_vanishes_ends_the_run(place, tmp_path, monkeypatch, capsys
     assert "data.zarr: frames" in said
     assert "cannot be read" in said
     assert "Traceback" not in said
-    assert published_checkpoints(Path("models/gone"))
+    assert CheckpointDirectory(Path("models/gone")).published()

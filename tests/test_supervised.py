@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from lisbet.cli import main, parse
 from lisbet.commands.evaluation import multiclass_report, multilabel_report
 from lisbet.core.yaml_files import read_yaml
-from lisbet.distributed.failure_watch import together
+from lisbet.distributed.failure_watch import distributed_session
 from lisbet.models import model_dir
 from lisbet.tasks import TASKS
-from lisbet.training.setup import Setup
-from lisbet.training.strategies import strategy
+from lisbet.training.inputs import TrainingInputs
+from lisbet.training.strategies import strategy_of
 
 EVENTS = "behavior,start_time,end_time\n"
 
@@ -63,7 +63,7 @@ def fails(*words, capsys) -> str:
 
 def setup_of(*words, data="data"):
     line = ["train_model", *TINY, "--annot_format=csv_events", *words, str(data)]
-    return Setup.from_options(parse(line).options, torch.device("cpu"))
+    return TrainingInputs.from_options(parse(line).options, torch.device("cpu"))
 
 
 LEARN = ("--epochs=25", "--learning_rate=1e-2", "--warmup_epochs=0", "--save_history")
@@ -175,7 +175,7 @@ def test_starting_from_another_backbone(annotated, caplog, capsys):
 
 def test_freezing_without_loading_is_a_warning(annotated, capsys):
     train("--task_ids=multilabel", "--run_id=a", "--epochs=1", "--freeze_backbone_weights")
-    assert "frozen as it was drawn at random" in capsys.readouterr().err
+    assert "the frozen backbone has random weights" in capsys.readouterr().err
 
 
 def test_weights_that_do_not_fit(annotated, capsys):
@@ -317,10 +317,12 @@ def test_mixed_precision(annotated):
 def test_clipping_shortens_the_gradient(annotated):
     """To the given norm if it is longer, and not at all otherwise."""
     layer = torch.nn.Linear(2, 1, bias=False)
-    with together("no") as accelerator:
+    with distributed_session("no") as accelerator:
         for clip, left in ((1.0, [0.6, 0.8]), (10.0, [3.0, 4.0]), (None, [3.0, 4.0])):
             layer.weight.grad = torch.tensor([[3.0, 4.0]])
-            assert strategy.gradient_norm(accelerator, layer, clip) == 5
+            strategy = strategy_of(accelerator)
+            strategy.model = layer
+            assert strategy.clip_gradient(clip) == 5
             torch.testing.assert_close(layer.weight.grad, torch.tensor([left]))
     common = ("--task_ids=warp", "--epochs=2", "--learning_rate=1e-2", "--warmup_epochs=0")
     train(*common, "--run_id=free")

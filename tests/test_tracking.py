@@ -16,7 +16,7 @@ from wandb_server import WandbServer
 
 from lisbet.cli import main
 from lisbet.core.errors import StoppedError
-from lisbet.training.checkpoint.manifest import published_checkpoints
+from lisbet.training.checkpoint.directory import CheckpointDirectory
 from lisbet.training.logging.events import Events, read_events
 from lisbet.training.logging.history import read_history
 from lisbet.training.logging.wandb_files import files_of, history, records
@@ -51,23 +51,30 @@ def train(*words: str, code: int = 0) -> None:
 
 def stop_after(monkeypatch, step: int) -> None:
     """Let the next run be stopped, as by a signal, after a step."""
-    from lisbet.training.run import Run
+    from lisbet.training.trainer import Trainer
 
-    monkeypatch.setattr(Run, "_stop_is_due", lambda run, stops: run.step >= step)
+    train_step = Trainer.train_step
+
+    def then_stop(trainer):
+        train_step(trainer)
+        if trainer.step >= step:
+            trainer.stop.reason = "a test"
+
+    monkeypatch.setattr(Trainer, "train_step", then_stop)
 
 
 def kill_after(monkeypatch, step: int) -> None:
     """Let the next run end at a step without a last checkpoint, as by a kill."""
-    from lisbet.training.run import Run
+    from lisbet.training.trainer import Trainer
 
-    made = Run.make_step
+    made = Trainer.train_step
 
-    def make_step(run, agreement):
-        if run.step == step:
+    def train_step(trainer):
+        if trainer.step == step:
             raise StoppedError("killed")
-        made(run, agreement)
+        made(trainer)
 
-    monkeypatch.setattr(Run, "make_step", make_step)
+    monkeypatch.setattr(Trainer, "train_step", train_step)
 
 
 def interrupted(monkeypatch, *words: str) -> None:
@@ -151,7 +158,7 @@ def test_wandb_survives_kills(place):
     """Two processes killed by SIGKILL at any point, and a third that ends: one run, each step."""
 
     def last_step() -> int:
-        there = published_checkpoints(Path("models/a"))
+        there = CheckpointDirectory(Path("models/a")).published()
         return max((int(folder.name[5:]) for folder in there), default=0)
 
     def written() -> int:
@@ -237,20 +244,20 @@ def test_a_bad_server_does_not_end_training(mode, place, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     if mode == "dies":
-        from lisbet.training.run import Run
+        from lisbet.training.trainer import Trainer
 
-        made = Run.make_step
+        made = Trainer.train_step
 
-        def make_step(run, agreement):
-            if run.step == 5:
+        def train_step(trainer):
+            if trainer.step == 5:
                 for _ in range(200):  # until the run is known there
                     if server.upserts:
                         break
                     time.sleep(0.1)
                 server.die()
-            made(run, agreement)
+            made(trainer)
 
-        monkeypatch.setattr(Run, "make_step", make_step)
+        monkeypatch.setattr(Trainer, "train_step", train_step)
     train("--epochs=1", "--wandb")
     if mode != "dies":
         server.die()

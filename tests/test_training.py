@@ -97,11 +97,11 @@ def test_the_metrics_are_over_every_batch(dataset, tmp_path, monkeypatch):
     train("--run_id=a", "--learning_rate=1e-30", "--dev_ratio=0.5", "--save_history", "--epochs=1",
           data=dataset, cwd=tmp_path, monkeypatch=monkeypatch)  # fmt: skip
     from lisbet.cli import parse
-    from lisbet.training.setup import Setup
+    from lisbet.training.inputs import TrainingInputs
 
     folder = tmp_path / "models" / "a"
     line = ["train_model", *TINY, "--run_id=b", "--dev_ratio=0.5", str(dataset)]
-    setup = Setup.from_options(parse(line).options, torch.device("cpu"))
+    setup = TrainingInputs.from_options(parse(line).options, torch.device("cpu"))
     _, model = model_dir.load_model(folder / "model_config.yml", folder / model_dir.WEIGHTS_LAST)
     (row,) = history(folder)
     for sampler in setup.samplers:
@@ -165,15 +165,17 @@ def test_the_losses_are_as_they_always_were(tmp_path, monkeypatch):
 
 def test_batches_do_not_depend_on_how_they_are_shared_out(dataset):
     from lisbet.cli import parse
-    from lisbet.training.setup import Setup
+    from lisbet.training.inputs import TrainingInputs
 
     line = ["train_model", *TINY, str(dataset)]
-    sampler = Setup.from_options(parse(line).options, torch.device("cpu")).train
+    sampler = TrainingInputs.from_options(parse(line).options, torch.device("cpu")).train
     whole = sampler.batch(3, 1, slice(0, 16))
     for processes, micro in ((2, None), (2, 2), (4, 1)):
         shared = Batching.of(16, processes, micro)
         parts = [
-            sampler.batch(3, 1, rows) for rank in range(processes) for rows in shared.rows(rank)
+            sampler.batch(3, 1, rows)
+            for rank in range(processes)
+            for rows in shared.micro_batches(rank)
         ]
         for task, (windows, labels) in whole.items():
             assert torch.equal(torch.cat([part[task][0] for part in parts]), windows)

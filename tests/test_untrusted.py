@@ -19,7 +19,8 @@ from lisbet.core.errors import ModelError
 from lisbet.core.storage.write_log import WriteLog
 from lisbet.models import model_dir
 from lisbet.training.checkpoint import restricted
-from lisbet.training.checkpoint.manifest import Manifest, describe, published_checkpoints
+from lisbet.training.checkpoint.directory import CheckpointDirectory
+from lisbet.training.checkpoint.manifest import Manifest, describe
 from lisbet.training.strategies import sharded
 
 LINE = ["train_model", *TINY, "--epochs=2", "--task_ids=cons", "--train_sample=0.2"]
@@ -68,7 +69,7 @@ def place(tmp_path_factory) -> Path:
         patched.chdir(place)
         main([*LINE, "--run_id=whole", "data"])
     shutil.copytree(place / "models" / "whole", place / "models" / "sharded")
-    checkpoint = published_checkpoints(place / "models" / "sharded")[0]
+    checkpoint = CheckpointDirectory(place / "models" / "sharded").published()[0]
     state = torch.load(checkpoint / "state.pt", weights_only=True)
     sharded.write(state, checkpoint / "sharded", None, 0)
     (checkpoint / "state.pt").unlink()
@@ -110,7 +111,7 @@ def copy(place, here, request) -> Callable[[str], Path]:
         run = Path("models") / form
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(place / "models" / form, run)
-        newest, *others = published_checkpoints(run)
+        newest, *others = CheckpointDirectory(run).published()
         for folder in others:
             shutil.rmtree(folder)
         return newest
@@ -206,14 +207,14 @@ def test_good_shards_are_taken(copy, here, capsys):
     found = torch.load(checkpoint.parents[1] / model_dir.WEIGHTS_LAST, weights_only=True)
     assert all(torch.equal(value, found[key]) for key, value in expected.items())
     main([*LINE[:-3], "--epochs=3", *LINE[-2:], "--run_id=sharded", "--resume", "data"])
-    assert len(published_checkpoints(checkpoint.parents[1])) == 2
+    assert len(CheckpointDirectory(checkpoint.parents[1]).published()) == 2
     capsys.readouterr()
 
 
 def test_good_shards_of_deepspeed_are_taken(copy, capsys):
     checkpoint = copy("deepspeed")
     main(["verify_checkpoint", "models/deepspeed"])
-    assert f"--resume would take {checkpoint.name}" in capsys.readouterr().out
+    assert f"--resume would use {checkpoint.name}" in capsys.readouterr().out
 
 
 # Files that are not part of the checkpoint --------------------------------------------------------

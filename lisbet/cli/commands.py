@@ -201,7 +201,7 @@ COMMANDS = {
         Command("fetch_model", options.FetchModelOptions, "commands.fetch_model:fetch_model"),
         Command("dataset_info", options.DatasetInfoOptions, "data.describe:dataset_info"),
         Command("convert_dataset", options.ConvertOptions, "data.zarr.convert:convert_dataset"),
-        Command("train_model", options.TrainOptions, "training.loop:train_model"),
+        Command("train_model", options.TrainOptions, "training.train:train_model"),
         Command("export_embedder", options.ExportOptions, "models.model_dir:export_embedder"),
         Command(
             "compute_embeddings",

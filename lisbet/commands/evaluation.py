@@ -15,7 +15,7 @@ from lisbet.core.storage.results import require_result_files
 from lisbet.core.yaml_files import write_yaml
 from lisbet.data.bank import Bank
 from lisbet.data.inference import Recordings
-from lisbet.distributed.failure_watch import together
+from lisbet.distributed.failure_watch import distributed_session
 from lisbet.models import model_dir
 from lisbet.options import EvaluateOptions
 from lisbet.tasks.multiclass import OTHER
@@ -43,7 +43,7 @@ def evaluate_model(options: EvaluateOptions) -> None:
     paths = [folder / name for name in (REPORT, CONFUSION, PICTURE)]
     require_result_files(paths, root=folder, overwrite=options.overwrite)
     config, model = model_dir.load_model(options.model_path, options.weights_path)
-    with together(sharded=False) as accelerator:
+    with distributed_session(sharded=False) as accelerator:
         bank = load_bank(options, config)
         bank, in_training = _part(bank, split, options)
         truth = true_classes(bank, classes, task)

@@ -28,7 +28,7 @@ from lisbet.data.inference import Recordings, load_share
 from lisbet.data.load import find_sources, ordered, summary
 from lisbet.data.preparation.compatibility import preparation_of, require_same_preparation
 from lisbet.data.readers import whole_reader
-from lisbet.distributed.failure_watch import together
+from lisbet.distributed.failure_watch import distributed_session
 from lisbet.models import model_dir
 from lisbet.models.multitask import ModelConfig, MultiTaskModel
 from lisbet.options import AnnotateOptions, EmbeddingOptions, InferenceOptions
@@ -42,7 +42,7 @@ Given = TypeVar("Given", bound=InferenceOptions)
 
 def compute_embeddings(options: EmbeddingOptions) -> None:
     """Write the embedding of every frame of every recording."""
-    with together(sharded=False) as accelerator:
+    with distributed_session(sharded=False) as accelerator:
         config = model_dir.read_config(options.model_path)
         if model_dir.EMBEDDING not in config.out_heads:
             raise ModelError(
@@ -67,7 +67,7 @@ def compute_embeddings(options: EmbeddingOptions) -> None:
 
 def annotate_behavior(options: AnnotateOptions) -> None:
     """Write the behaviours of every frame of every recording."""
-    with together(sharded=False) as accelerator:
+    with distributed_session(sharded=False) as accelerator:
         config = model_dir.read_config(options.model_path)
         task = supervised_head(config, options.task)
         options = prepared_as(options, config)

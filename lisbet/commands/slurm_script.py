@@ -55,13 +55,13 @@ def _check(options: SlurmScriptOptions, train: TrainOptions) -> None:
     import torch
 
     from lisbet.training.datasets.batching import Batching
-    from lisbet.training.setup import Setup, check_without_recordings
+    from lisbet.training.inputs import TrainingInputs, check_without_recordings
 
     Batching.of(train.batch_size, options.processes, train.micro_batch_size)
     check_without_recordings(train)
     absent = [str(path) for path in train.data_path if not path.exists()]
     if not absent:
-        Setup.from_options(train, torch.device("cpu"))
+        TrainingInputs.from_options(train, torch.device("cpu"))
     for name in ("container", "venv"):
         path: Path | None = getattr(options, name)
         absent += [str(path)] if path is not None and not path.exists() else []

@@ -32,7 +32,7 @@ FAILED, ALIVE = "failed", "alive/{}"
 
 
 @contextmanager
-def together(
+def distributed_session(
     mixed_precision: str | None = None, *, sharded: bool = True, compiled: bool = False
 ) -> Iterator[Accelerator]:
     """Start, and run a block on all processes so that a failure on one ends it on all.

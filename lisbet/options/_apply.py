@@ -175,7 +175,7 @@ class ConsolidateOptions(Options):
 
 
 class VerifyOptions(Options):
-    """Check the checkpoints of a run, file by file, and say which one a resume would take.
+    """Check the checkpoints of a run, file by file, and say which one --resume uses.
 
     Examples
     --------

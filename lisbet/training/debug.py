@@ -1,44 +1,47 @@
-"""Repeat one step of a run and print each of its samples: which one is it that breaks the loss?"""
+"""Repeat one step of a run and print the loss of each sample, to find a non-finite one."""
 
 import torch
 from accelerate.utils import gather_object
 
 from lisbet.core.errors import ConfigError, StoppedError
 from lisbet.training.evaluate import forward
-from lisbet.training.run import Run
-from lisbet.training.stopping import UNTOUCHED, Agreement, Stops
+from lisbet.training.stopping import UNTOUCHED
+from lisbet.training.trainer import Trainer
 
 
-def print_step(run: Run, step: int, stops: Stops) -> None:
-    """Train up to a step, then answer its batch and print every sample's loss; write nothing."""
-    agreement = Agreement()
-    run.model.train()
-    run.bare.backbone.train(not run.options.freeze_backbone_weights)
-    last = run.options.epochs * run.train.steps - 1
+def print_step(trainer: Trainer, step: int) -> None:
+    """Train up to a step, then print the loss of each sample of its batch; write nothing."""
+    trainer.set_train_mode()
+    last = trainer.options.epochs * trainer.steps_per_epoch - 1
     if step > last:
         raise ConfigError(f"--debug_step={step}: the last step of the run is {last}")
-    while run.step < step:
-        if agreement.any(bool(stops.reason))[0]:
-            raise StoppedError(f"stopped by {stops.reason or 'another process'}; {UNTOUCHED}")
-        run.make_step(agreement)
-    run.seed_dropout()
-    lines = gather_object([line for rows in run.passes for line in _samples(run, rows)])
-    if run.speaks:
-        epoch, within = divmod(step, run.train.steps)
+    while trainer.step < step:
+        if trainer.flags.any(trainer.stop.is_requested())[0]:
+            raise StoppedError(
+                f"stopped by {trainer.stop.reason or 'another process'}; {UNTOUCHED}"
+            )
+        trainer.train_step()
+    trainer.seed_dropout()
+    lines = gather_object(
+        [line for rows in trainer.micro_batches for line in _samples(trainer, rows)]
+    )
+    if trainer.is_main_process:
+        epoch, within = divmod(step, trainer.steps_per_epoch)
         print(f"step {step}: epoch {epoch + 1}, batch {within}, before its update")
         print("task sample recording frame label loss")
         print("\n".join(line for _, line in sorted(lines)))
 
 
-def _samples(run: Run, rows: slice) -> list[tuple[tuple[str, int], str]]:
-    epoch, within = divmod(run.step, run.train.steps)
-    batch = run.train.batch(epoch, within, rows)
+def _samples(trainer: Trainer, rows: slice) -> list[tuple[tuple[str, int], str]]:
+    epoch, within = divmod(trainer.step, trainer.steps_per_epoch)
+    sampler = trainer.sampler
+    batch = sampler.batch(epoch, within, rows)
     with torch.no_grad():
-        logits = forward(run.model, batch)
+        logits = forward(trainer.strategy.model, batch)
     lines = []
-    for name, task in run.setup.tasks.items():
-        plan, _ = run.train.plan(name, epoch, within, rows)
-        bank, labels = run.train.bank(name, epoch, within), batch[name][1]
+    for name, task in trainer.inputs.tasks.items():
+        plan, _ = sampler.plan(name, epoch, within, rows)
+        bank, labels = sampler.bank(name, epoch, within), batch[name][1]
         for number, row in enumerate(range(rows.start, rows.stop)):
             one = slice(number, number + 1)
             loss = task.loss(logits[name][one], labels[one]).item()

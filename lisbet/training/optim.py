@@ -1,8 +1,9 @@
-"""The optimiser and its schedule."""
+"""The optimizer and its schedule."""
 
 import inspect
 import math
 import sys
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,9 +24,9 @@ def rate_factor(step: int, steps_per_epoch: int, warmup_epochs: int) -> float:
     Parameters
     ----------
     step : int
-        Optimiser steps done before, from 0.
+        Optimizer steps done before, from 0.
     steps_per_epoch : int
-        Optimiser steps in one epoch.
+        Optimizer steps in one epoch.
     warmup_epochs : int
         Length of the warm-up; 0 starts at the peak.
     """
@@ -61,3 +62,14 @@ def make_optimizer(
     kind = torch.optim.AdamW if "torch._dynamo" in sys.modules else EagerAdamW
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     return kind(trained, lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+
+def set_learning_rate(optimizer: Any, rate: float) -> None:
+    """Set the learning rate of the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def learning_rate_of(optimizer: Any) -> float:
+    """Return the learning rate that was set last."""
+    return float(optimizer.param_groups[0]["lr"])

@@ -34,7 +34,8 @@ from lisbet.distributed import environment
 from lisbet.models import model_dir
 from lisbet.models.multitask import ModelConfig
 from lisbet.options import TrainOptions
-from lisbet.training.checkpoint.manifest import CHECKPOINTS, published_checkpoints
+from lisbet.training.checkpoint.directory import CheckpointDirectory
+from lisbet.training.checkpoint.manifest import CHECKPOINTS
 from lisbet.training.logging.events import EVENTS
 from lisbet.training.logging.history import HISTORY
 from lisbet.training.logging.status import FINISHED, STATUS, read_status
@@ -72,7 +73,7 @@ def check(options: TrainOptions, run_id: str) -> tuple[Path, bool]:
         If something stands there that must not be written to, resumed or replaced.
     """
     folder = folder_of(options, run_id)
-    resuming = bool(published_checkpoints(folder))
+    resuming = bool(CheckpointDirectory(folder).published())
     if options.debug_step is not None:
         if not (folder / model_dir.RUN_CONFIG).is_file():
             raise ModelError(f"{folder} is no run whose steps --debug_step could repeat")
@@ -105,7 +106,7 @@ def _can_resume(folder: Path) -> bool:
     if not folder.is_dir():
         what = "a link that leads nowhere" if folder.is_symlink() else "a file"
         raise OutputError(f"{folder} is {what}; expected a run to resume, or nothing")
-    if published_checkpoints(folder) and (folder / model_dir.RUN_CONFIG).is_file():
+    if CheckpointDirectory(folder).published() and (folder / model_dir.RUN_CONFIG).is_file():
         require_own_names(folder)
         return True
     kind = WriteLog(folder).kind
@@ -200,7 +201,7 @@ def is_finished(folder: Path, epochs: int) -> bool:
             "Nothing was changed. Choose another --run_id and start from its weights with "
             "--load_backbone_weights, or train it again with --overwrite instead of --resume"
         )
-    log.warning("%s has no checkpoint yet; the run starts anew", folder)
+    log.warning("%s has no checkpoint yet; the run starts again", folder)
     return False
 
 
@@ -235,7 +236,7 @@ def failed_folder(folder: Path) -> Path | None:
 
     None if it stays where it is, as there is no earlier model whose name it has taken.
     """
-    if has_weights(folder) or published_checkpoints(folder):
+    if has_weights(folder) or CheckpointDirectory(folder).published():
         return None
     if WriteLog(kept(folder)).kind is None:
         return None

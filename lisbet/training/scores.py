@@ -41,15 +41,15 @@ class Scores:
             [task.loss(logits[name], batch[name][1]) for name, task in self.tasks.items()]
         )
 
-    def take(self, losses: Tensor, logits: dict[str, Tensor], batch: Batch) -> None:
-        """Take in a batch."""
+    def update(self, losses: Tensor, logits: dict[str, Tensor], batch: Batch) -> None:
+        """Add a batch."""
         for (name, task), loss in zip(self.tasks.items(), losses.detach(), strict=True):
             self._add(f"loss.{name}", loss)
             counted = task.count(logits[name].detach(), batch[name][1])
             self._counts[f"score.{name}"] += counted
 
-    def take_norm(self, norm: Tensor) -> None:
-        """Take in the norm of a step's gradient."""
+    def update_norm(self, norm: Tensor) -> None:
+        """Add the norm of a step's gradient."""
         self._add("norm", norm.detach())
 
     def _add(self, key: str, value: Tensor) -> None:
@@ -92,18 +92,18 @@ class Scores:
         return results
 
     def reset(self) -> None:
-        """Start anew."""
+        """Set all counts to zero."""
         self._marked = {}
         for counts in self._counts.values():
             counts.zero_()
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the counts of this process, to go on from."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the counts of this process."""
         marked = {f"{MARKED}{key}": counts for key, counts in self._marked.items()}
         return {key: counts.cpu().clone() for key, counts in (self._counts | marked).items()}
 
-    def load(self, states: list[dict[str, Tensor]], rank: int, processes: int) -> None:
-        """Go on from the counts of all processes, of which there may have been another number.
+    def load_state_dict(self, states: list[dict[str, Tensor]], rank: int, processes: int) -> None:
+        """Continue from the counts of all processes, whose number may have been different.
 
         Raises
         ------

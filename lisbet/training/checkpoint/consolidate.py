@@ -1,9 +1,7 @@
-"""From a checkpoint, however it was sharded, to the documented weights: on one process."""
+"""Write the weights of a checkpoint, however it is sharded, to one file: on one process."""
 
-import contextlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +12,14 @@ from lisbet.core.errors import LisbetError, ModelError, OutputError
 from lisbet.core.storage.files import require_file_target
 from lisbet.core.storage.lock import locked
 from lisbet.core.yaml_files import read_yaml
-from lisbet.distributed import environment
 from lisbet.models import model_dir
 from lisbet.models.multitask import outline, require_fitting
 from lisbet.options import ConsolidateOptions
-from lisbet.training.checkpoint.manifest import (
-    CHECKPOINTS,
-    DEEPSPEED,
-    SHARDED,
-    STATE_FILE,
-    WHOLE,
-    Manifest,
-    published_checkpoints,
-    verified,
-)
-from lisbet.training.checkpoint.restricted import (
-    load_file,
-    require_loadable,
-    unreadable,
-    weights_only,
-)
+from lisbet.training.checkpoint.directory import CheckpointDirectory, require_loadable
+from lisbet.training.checkpoint.manifest import Manifest, verified
+from lisbet.training.checkpoint.restricted import unreadable
 from lisbet.training.checkpoint.writer import PROGRESS
+from lisbet.training.strategies import BY_FORM
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +111,7 @@ def read_weights_of(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
     """
     require_loadable(folder, manifest)
     try:
-        weights = _READERS[manifest.form](folder)
+        weights = BY_FORM[manifest.form].read_weights(folder)
     except (LisbetError, OSError):
         raise
     except Exception as error:  # a damaged file makes the unpicklers raise almost anything
@@ -137,48 +122,16 @@ def read_weights_of(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
 
 
 def _chosen(run: Path, wanted: Path | None) -> Path:
-    """Return the folder of the checkpoint to use: a path, a name in the run, or the newest."""
+    """Return the checkpoint to read: a path, a name in the run, or the newest."""
+    directory = CheckpointDirectory(run)
+    published = directory.published()
     if wanted is not None:
-        inside = run / CHECKPOINTS / wanted
+        inside = directory.path / wanted
         folder = inside if inside.is_dir() else wanted
         if not folder.is_dir():
-            names = ", ".join(path.name for path in published_checkpoints(run)) or "none"
-            raise ModelError(f"no checkpoint {wanted}; in {run / CHECKPOINTS} there is: {names}")
+            names = ", ".join(path.name for path in published) or "none"
+            raise ModelError(f"no checkpoint {wanted}; those in {directory.path}: {names}")
         return folder
-    if not (there := published_checkpoints(run)):
-        raise ModelError(f"{run} has no checkpoint in {run / CHECKPOINTS}")
-    return there[0]
-
-
-def _whole(folder: Path) -> dict[str, Tensor]:
-    return dict(load_file(folder / STATE_FILE, mmap=True)["model"])
-
-
-def _sharded(folder: Path) -> dict[str, Tensor]:
-    from lisbet.training.strategies import sharded  # takes a second to import
-
-    return sharded.read_weights(folder)
-
-
-def _deepspeed(folder: Path) -> dict[str, Tensor]:
-    """Read the weights that ZeRO-1 and 2 keep whole, and that ZeRO-3 keeps in pieces."""
-    whole = folder / DEEPSPEED / "mp_rank_00_model_states.pt"
-    if whole.exists():
-        return dict(load_file(whole, mmap=True)["module"])
-    environment.require_deepspeed()
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # it is only to read
-    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-
-    with (
-        open(os.devnull, "w") as quiet,
-        contextlib.redirect_stdout(quiet),
-        contextlib.redirect_stderr(quiet),
-        weights_only(deepspeed=True),
-    ):
-        pieces = get_fp32_state_dict_from_zero_checkpoint(
-            str(folder), tag=DEEPSPEED, lazy_mode=True
-        )
-    return {key: piece.contiguous() for key, piece in pieces.items()}
-
-
-_READERS = {WHOLE: _whole, SHARDED: _sharded, DEEPSPEED: _deepspeed}
+    if not published:
+        raise ModelError(f"{run} has no checkpoint in {directory.path}")
+    return published[0]

@@ -1,13 +1,14 @@
-"""What a checkpoint holds: every file with its size and SHA-256, and how damage is noticed.
+"""The manifest of a checkpoint: every file with its size and SHA-256, to detect damage.
 
-``models/RUN/checkpoints/step_00001200/`` holds the state in one of the forms of `strategy`, how far
-the run was, and a manifest of both.
+``models/RUN/checkpoints/step_00001200/`` contains the state in one of the forms of
+`lisbet.training.strategies`, the progress of the run, and a manifest of both.
 """
 
 import hashlib
-import re
+import json
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -18,8 +19,11 @@ from lisbet.core.storage.files import sync
 CHECKPOINTS = "checkpoints"
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
 FORMAT = 1
+"""Version of the manifest and of the files that it lists."""
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""By version, what turns a manifest of that version into one of the next."""
 WHOLE, SHARDED, DEEPSPEED = "whole", "sharded", "deepspeed"
-"""Forms of a state, see `strategy`; shards of the last two are in folders of these names."""
+"""Forms of a state, see `lisbet.training.strategies`; two are in folders of these names."""
 STATE_FILE = "state.pt"
 """Name of the file of a whole state."""
 LARGEST = 64 * 2**20
@@ -41,13 +45,13 @@ class Manifest(Config):
     format : int
         Version of this layout.
     form : str
-        "whole", "sharded" or "deepspeed", see `strategy`.
+        "whole", "sharded" or "deepspeed", see `lisbet.training.strategies`.
     strategy : str
-        What wrote it, for people.
+        Name of the strategy that wrote it, for messages.
     processes : int
         How many processes wrote it.
     step : int
-        Optimiser steps done.
+        Optimizer steps done.
     files : dict of File
         Every other file, by its path in the checkpoint.
     """
@@ -97,12 +101,22 @@ class Manifest(Config):
         if not seal.is_file() or seal.read_text("ascii", "replace") != _sha256(text):
             raise ModelError(f"{place} is damaged: it does not have the hash in {SEAL}")
         try:
-            found = cls.model_validate_json(text)
+            content = dict(json.loads(text))
+            version = int(content["format"])
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            raise ModelError(f"{place} is not a manifest: it does not state its format") from error
+        while version in MIGRATIONS:
+            content = MIGRATIONS[version](content)
+            version = content["format"]
+        if version != FORMAT:
+            raise ModelError(
+                f"{place} has format {version}, and this version of betman reads formats up to "
+                f"{FORMAT}; resume the run with the version that wrote it, or a later one"
+            )
+        try:
+            return cls(**content)
         except ValidationError as error:
             raise ModelError(f"{place}: {first_message(error)}") from error
-        if found.format != FORMAT:
-            raise ModelError(f"{place} has format {found.format}; this release reads {FORMAT}")
-        return found
 
     def write(self, folder: Path) -> None:
         """Write the manifest and its seal, the last files of a checkpoint."""
@@ -141,13 +155,6 @@ def verified(folder: Path) -> Manifest:
         lines = "".join(f"\n  {name} {why}" for name, why in wrong.items())
         raise ModelError(f"the checkpoint {folder} cannot be used:{lines}")
     return manifest
-
-
-def published_checkpoints(run: Path) -> list[Path]:
-    """Return the published checkpoints of a run, the newest first."""
-    folders = (run / CHECKPOINTS).glob("step_*")
-    own = (f for f in folders if re.fullmatch(r"step_[0-9]{8,}", f.name) and f.is_dir())
-    return sorted(own, key=lambda folder: int(folder.name.removeprefix("step_")), reverse=True)
 
 
 def describe(path: Path) -> File:

@@ -21,9 +21,8 @@ from typing import Any
 import torch
 
 from lisbet.core.errors import ModelError
-from lisbet.training.checkpoint.manifest import DEEPSPEED, SHARDED, STATE_FILE, WHOLE, Manifest
+from lisbet.training.checkpoint.manifest import DEEPSPEED, Manifest
 
-METADATA = f"{SHARDED}/.metadata"
 FORCE, FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 """Environment variables of torch.load; torch refuses to load when both are set."""
 
@@ -79,28 +78,21 @@ def load_file(path: Path, *, mmap: bool = False) -> Any:
         raise refusal(path, error) from error
 
 
-def require_loadable(folder: Path, manifest: Manifest) -> None:
-    """Check every pickle of a checkpoint whose files are as in its manifest.
+def require_listed(folder: Path, manifest: Manifest, *names: str) -> None:
+    """Raise ModelError unless these files are in the manifest of a checkpoint."""
+    for name in names:
+        if name not in manifest.files:
+            raise ModelError(f"{folder}: {name} is not in the manifest; the checkpoint is damaged")
 
-    Tensors are not read, only what describes them.
+
+def check_pickles(folder: Path, manifest: Manifest) -> None:
+    """Unpickle each file of `torch.save` of a checkpoint, without reading the tensors.
 
     Raises
     ------
     ModelError
-        Naming the first file that holds anything but tensors and plain values, or that would be
-        read though it is not in the manifest.
+        Naming the first that holds anything but tensors and plain values.
     """
-    needed = {WHOLE: [STATE_FILE], SHARDED: [METADATA], DEEPSPEED: []}[manifest.form]
-    for name in ("progress.json", "metrics.pt", *needed):
-        if name not in manifest.files:
-            raise ModelError(f"{folder}: {name} is not in the manifest; the checkpoint is damaged")
-    for path in (folder / DEEPSPEED).glob("**/*.pt"):  # DeepSpeed takes all that is there
-        if path.relative_to(folder).as_posix() not in manifest.files:
-            raise ModelError(f"{path} is not in the manifest: it is not part of the checkpoint")
-    if manifest.form == SHARDED:
-        from lisbet.training.strategies import sharded
-
-        sharded.check(folder, manifest)
     installed = importlib.util.find_spec("deepspeed") is not None
     with weights_only(deepspeed=manifest.form == DEEPSPEED):
         for name in manifest.files:

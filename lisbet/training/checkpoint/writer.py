@@ -1,4 +1,4 @@
-"""Save the whole state of a run, published or not at all, and take it up again."""
+"""Write checkpoints: the whole state of a run, published complete or not at all; read it back."""
 
 import json
 import logging
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from pydantic import ConfigDict
 from torch import Tensor
@@ -17,40 +16,35 @@ from torch import Tensor
 from lisbet.core.config import Config
 from lisbet.core.errors import ModelError
 from lisbet.core.storage.files import sync
-from lisbet.core.storage.subfolders import (
-    remove_folder,
-    remove_temporary,
-    replace_folder,
-    temporary_folder,
-)
+from lisbet.core.storage.subfolders import remove_temporary, replace_folder, temporary_folder
 from lisbet.core.storage.write_log import WriteLog
 from lisbet.models.model_dir import save_tensors
+from lisbet.options import CheckpointOptions
 from lisbet.training.checkpoint import restricted
+from lisbet.training.checkpoint.directory import CheckpointDirectory, reason_of
 from lisbet.training.checkpoint.manifest import (
-    CHECKPOINTS,
     FORMAT,
     MANIFEST,
     SEAL,
-    WHOLE,
     File,
     Manifest,
     describe,
-    published_checkpoints,
 )
-from lisbet.training.strategies import strategy
+from lisbet.training.strategies import Strategy
+from lisbet.training.strategies.base import WriteState
 
 log = logging.getLogger(__name__)
 
 PROGRESS, METRICS = "progress.json", "metrics.pt"
 
 
-class Progress(Config):
-    """How far a run is, beside its weights.
+class TrainingState(Config):
+    """State of a run besides model and optimizer.
 
     Attributes
     ----------
     step : int
-        Optimiser steps done.
+        Optimizer steps done.
     history : tuple of dict
         A row for each finished epoch.
     hashes : tuple
@@ -76,47 +70,52 @@ class Progress(Config):
 class Checkpoints:
     """Writes the checkpoints of a run.
 
-    The state is copied at the step boundary, and written by a thread while training goes on: one
-    file by the first process, shards by all, whose threads agree on every stage over a process
-    group of their own.
+    The state is copied at the step boundary, and written by a thread while training continues: one
+    file by the main process, shards by all processes, whose threads agree on every stage over a
+    process group of their own.
 
     Parameters
     ----------
-    accelerator : Accelerator
-        The processes.
-    model, optimizer
-        As `strategy.prepare` gave them.
-    run : Path
-        The model directory.
-    keep : int
-        How many checkpoints there may be.
-    go_on : bool
-        Whether training goes on when one cannot be written.
+    strategy : Strategy
+        Holds model and optimizer.
+    directory : CheckpointDirectory
+        Where to write.
+    settings : CheckpointOptions
+        How often to save, how many to keep, and what to do when one cannot be written.
     """
 
     def __init__(
-        self,
-        accelerator: Accelerator,
-        model: Any,
-        optimizer: Any,
-        run: Path,
-        keep: int,
-        *,
-        go_on: bool,
+        self, strategy: Strategy, directory: CheckpointDirectory, settings: CheckpointOptions
     ) -> None:
-        self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
-        self.run, self.keep, self.go_on = run, keep, go_on
+        self.strategy, self.directory, self.settings = strategy, directory, settings
+        self.accelerator = strategy.accelerator
+        self.run = directory.run
         self.saved: tuple[int, int] | None = None
         """Step and epoch of the last good checkpoint, as far as this process knows."""
         self._tried: tuple[int, int] | None = None
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._interval_started = time.monotonic()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future | None = None
-        self._writes = strategy.state_form(accelerator) != WHOLE
         self._group = None
-        if self._writes and accelerator.num_processes > 1:
+        if strategy.writes_on_all and self.accelerator.num_processes > 1:
             self._group = dist.new_group(backend="gloo")
 
-    def save(self, progress: Progress, metrics: dict[str, Tensor]) -> None:
+    def is_due(self, step: int, steps_per_epoch: int) -> bool:
+        """Whether a checkpoint is due after a step, by ``--checkpoint_every``.
+
+        With an interval in minutes, the clock of the main process decides.
+        """
+        every = self.settings.checkpoint_every
+        if every.unit == "min":
+            spent = time.monotonic() - self._interval_started
+            return bool(self.accelerator.is_main_process) and spent > 60 * every.count
+        return step % (every.count * (steps_per_epoch if every.unit == "ep" else 1)) == 0
+
+    def restart_interval(self) -> None:
+        """Count the minutes to the next checkpoint from now."""
+        self._interval_started = time.monotonic()
+
+    def save(self, state: TrainingState, scores: dict[str, Tensor]) -> None:
         """Save the state after a step. All processes must call it.
 
         Raises
@@ -126,17 +125,17 @@ class Checkpoints:
         """
         started = time.perf_counter()
         self.wait()
-        self._tried = progress.step, len(progress.history)
-        counts = gather_object([metrics])
-        target = self.run / CHECKPOINTS / f"step_{progress.step:08}"
-        write = strategy.snapshot(self.accelerator, self.model, self.optimizer)
-        if self._writes or self.accelerator.is_main_process:
-            self._writing = self._writer.submit(self._write, target, write, progress, counts)
-        held = time.perf_counter() - started
-        log.info("checkpoint %s held training up for %.3f s", target.name, held)
+        self._tried = state.step, len(state.history)
+        counts = gather_object([scores])
+        target = self.directory.path_of(state.step)
+        write = self.strategy.copy_state()
+        if self.strategy.writes_on_all or self.accelerator.is_main_process:
+            self._writing = self._thread.submit(self._write, target, write, state, counts)
+        blocked = time.perf_counter() - started
+        log.info("checkpoint %s blocked training for %.3f s", target.name, blocked)
 
-    def holds(self, step: int, epoch: int) -> bool:
-        """Whether this state is saved, or was tried to be."""
+    def contains(self, step: int, epoch: int) -> bool:
+        """Whether this state is saved, or saving it was tried."""
         return (step, epoch) in (self._tried, self.saved)
 
     def wait(self) -> None:
@@ -161,17 +160,20 @@ class Checkpoints:
             save()
             self.saved = self._tried
         except OSError as error:
-            if not self.go_on:
+            if self.settings.on_save_error == "stop":
                 raise
             if self.accelerator.is_main_process:
-                log.warning("no checkpoint was written: %s; training goes on, earlier ones stay",
-                            _reason(error))  # fmt: skip
+                log.warning(
+                    "no checkpoint was written: %s; training continues, earlier checkpoints are "
+                    "kept",
+                    reason_of(error),
+                )
 
     def _write(
         self,
         target: Path,
-        write: Callable[[Path, Any], list[str]],
-        progress: Progress,
+        write: WriteState,
+        state: TrainingState,
         counts: list,
     ) -> None:
         """Write the parts of all processes, in stages that end on all if they fail on one.
@@ -198,16 +200,16 @@ class Checkpoints:
                 raise OSError(*failed[0])
 
         def hash_own() -> None:
-            own.update((name, _synced(beside / name)) for name in sorted(names))
+            own.update((name, _synced(folder / name)) for name in sorted(names))
 
         made: list[Path] = []
         stage(lambda: made.append(temporary_folder(target, self.run)), by_first=True)
-        beside: Path = next(filter(None, self._gathered(made[0] if made else None)))
-        stage(lambda: names.extend(write(beside, self._group)))
-        stage(lambda: names.extend(_write_progress(beside, progress, counts)), by_first=True)
+        folder: Path = next(filter(None, self._gathered(made[0] if made else None)))
+        stage(lambda: names.extend(write(folder, self._group)))
+        stage(lambda: names.extend(_write_state(folder, state, counts)), by_first=True)
         stage(hash_own)
         files = {name: file for part in self._gathered(own) for name, file in part.items()}
-        stage(lambda: self._publish(beside, target, progress.step, files), by_first=True)
+        stage(lambda: self._publish(folder, target, state.step, files), by_first=True)
         log.info("checkpoint %s was written in %.3f s", target.name, time.perf_counter() - started)
 
     def _gathered(self, own: Any) -> list[Any]:
@@ -218,31 +220,26 @@ class Checkpoints:
         dist.all_gather_object(parts, own, group=self._group)
         return parts
 
-    def _publish(self, beside: Path, target: Path, step: int, files: dict[str, File]) -> None:
-        """Give the finished folder its name, and only then remove older ones."""
+    def _publish(self, folder: Path, target: Path, step: int, files: dict[str, File]) -> None:
+        """Give the complete temporary folder its name, and only then remove older ones."""
         manifest = Manifest(
             format=FORMAT,
-            form=strategy.state_form(self.accelerator),
-            strategy=strategy.name(self.accelerator),
+            form=self.strategy.form,
+            strategy=self.strategy.name,
             processes=self.accelerator.num_processes,
             step=step,
             files=files,
         )
-        manifest.write(beside)
-        for folder in {beside, *((beside / name).parent for name in files)}:
-            sync(folder)
+        manifest.write(folder)
+        for path in {folder, *((folder / name).parent for name in files)}:
+            sync(path)
         self._note(target, files)
-        # There is one of the same step after scoring that a stop had cut off.
-        replace_folder(beside, target, self.run)
+        # The same step is saved again if its evaluation had been interrupted.
+        replace_folder(folder, target, self.run)
         WriteLog(self.run).add_published(target)
         sync(target.parent)
         sync(target.parent.parent)
-        for old in published_checkpoints(self.run)[self.keep :]:
-            try:
-                if not remove_folder(old, self.run):
-                    log.warning("%s stays: it holds files that betman did not write", old)
-            except OSError as error:  # the new one is there all the same
-                log.warning("an old checkpoint stays: %s", _reason(error))
+        self.directory.remove_old(self.settings.keep_checkpoints)
 
     def _note(self, target: Path, files: dict[str, File]) -> None:
         """Note the files of a finished checkpoint under the name that it is about to get."""
@@ -256,25 +253,20 @@ class Checkpoints:
         WriteLog(self.run).add_many(lines)
 
 
-def read_progress(folder: Path) -> tuple[Progress, list[dict[str, Tensor]]]:
+def read_state(folder: Path) -> tuple[TrainingState, list[dict[str, Tensor]]]:
     """Read how far the run of a verified checkpoint was, and the counts of each process."""
     path = folder / PROGRESS
     try:
-        progress = Progress(**json.loads(path.read_text("utf-8")))
+        state = TrainingState(**json.loads(path.read_text("utf-8")))
     except (ValueError, TypeError, RecursionError) as error:  # also those of JSON and of pydantic
         raise ModelError(f"{path} does not say how far a run was: {error}") from error
-    return progress, list(restricted.load_file(folder / METRICS))
+    return state, list(restricted.load_file(folder / METRICS))
 
 
-def _write_progress(folder: Path, progress: Progress, counts: list) -> list[str]:
-    (folder / PROGRESS).write_text(progress.model_dump_json(), "utf-8")
+def _write_state(folder: Path, state: TrainingState, counts: list) -> list[str]:
+    (folder / PROGRESS).write_text(state.model_dump_json(), "utf-8")
     save_tensors(counts, folder / METRICS)
     return [PROGRESS, METRICS]
-
-
-def _reason(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return where + (error.strerror or str(error))
 
 
 def _synced(path: Path) -> File:

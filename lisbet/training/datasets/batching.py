@@ -1,4 +1,4 @@
-"""How the global batch is shared out: to processes, and to the passes of one step on each."""
+"""How the global batch is divided into micro-batches: by process and by accumulation step."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from lisbet.distributed.memory import available_memory
 from lisbet.training.datasets.sampler import Batch
 
 MEMORY_SHARE = 0.5
-"""One pass may keep this share of the free memory of its device for its backward."""
+"""A micro-batch may take this fraction of the free memory of its device for activations."""
 
 
 @dataclass(frozen=True)
 class Batching:
-    """The arithmetic of a step.
+    """Sizes of the batches of one optimizer step.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Batching:
     processes : int
         Number of processes.
     micro_batch_size : int
-        Windows of each task in one pass of one process.
+        Windows of each task in one forward pass of one process.
     """
 
     batch_size: int
@@ -35,7 +35,7 @@ class Batching:
 
     @classmethod
     def of(cls, batch_size: int, processes: int, micro_batch_size: int | None) -> "Batching":
-        """Check that everything divides; without a micro-batch size, a step is one pass.
+        """Check that the sizes divide; without a micro-batch size, a step is one forward pass.
 
         Raises
         ------
@@ -62,21 +62,22 @@ class Batching:
         return cls(batch_size, processes, micro)
 
     @property
-    def passes(self) -> int:
-        """Passes of each process in one step: how many gradients are accumulated."""
+    def gradient_accumulation_steps(self) -> int:
+        """Micro-batches of each process in one optimizer step."""
         return self.batch_size // (self.processes * self.micro_batch_size)
 
-    def rows(self, rank: int) -> list[slice]:
-        """Return the rows of the global batch that each pass of a process takes."""
-        first = rank * self.passes * self.micro_batch_size
-        starts = range(first, first + self.passes * self.micro_batch_size, self.micro_batch_size)
+    def micro_batches(self, rank: int) -> list[slice]:
+        """Return the rows of the global batch in each micro-batch of a process."""
+        own = self.gradient_accumulation_steps * self.micro_batch_size
+        starts = range(rank * own, (rank + 1) * own, self.micro_batch_size)
         return [slice(start, start + self.micro_batch_size) for start in starts]
 
     def fitted(self, model: nn.Module, row: Batch, device: torch.device) -> "Batching":
-        """Return the largest micro-batch that fits, the same on all processes.
+        """Return the largest micro-batch that fits in memory, the same on all processes.
 
-        What backward keeps is counted for one row and grows in proportion; the rule is the largest
-        divisor of a process's windows that keeps at most `MEMORY_SHARE` of the free memory.
+        The activations that backward needs are measured for one row and grow in proportion. The
+        micro-batch is the largest divisor of a process's windows whose activations take at most
+        `MEMORY_SHARE` of the free memory.
 
         Parameters
         ----------
@@ -87,7 +88,7 @@ class Batching:
         device : torch.device
             Where the network will be.
         """
-        fits = _free_bytes(device) * MEMORY_SHARE // max(1, bytes_kept(model, row))
+        fits = _free_bytes(device) * MEMORY_SHARE // max(1, activation_bytes(model, row))
         own = self.batch_size // self.processes
         micro = max((n for n in divisors(own) if n <= fits), default=1)
         return Batching(self.batch_size, self.processes, min(gather_object([micro])))
@@ -95,7 +96,7 @@ class Batching:
     def __str__(self) -> str:
         return (
             f"{self.batch_size} windows of each task = {self.processes} processes × "
-            f"{self.passes} passes × {self.micro_batch_size}"
+            f"{self.gradient_accumulation_steps} micro-batches × {self.micro_batch_size}"
         )
 
 
@@ -110,8 +111,8 @@ def divisors(number: int) -> list[int]:
     return [n for n in range(1, number + 1) if number % n == 0]
 
 
-def bytes_kept(model: nn.Module, batch: Batch) -> int:
-    """Count the bytes that a forward keeps for its backward, weights aside."""
+def activation_bytes(model: nn.Module, batch: Batch) -> int:
+    """Return the bytes that a forward pass stores for backward, without the weights."""
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     kept: dict[int, int] = {}
 

@@ -40,8 +40,8 @@ class Start:
         What run_config.yml holds.
     step : int
         Steps that are done.
-    again : bool
-        Whether the run was begun before.
+    resumed : bool
+        Whether the run is resumed.
     rows : list of dict
         What events.jsonl holds of those steps.
     """
@@ -49,7 +49,7 @@ class Start:
     folder: Path
     config: dict[str, Any]
     step: int = 0
-    again: bool = False
+    resumed: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     @property

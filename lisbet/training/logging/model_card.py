@@ -22,7 +22,7 @@ from lisbet.options import TrainOptions, affecting
 from lisbet.training.logging.pictures import FOLDER
 
 if TYPE_CHECKING:
-    from lisbet.training.run import Run
+    from lisbet.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -31,49 +31,49 @@ MANY = 20
 """Recordings that are named one by one; of more, only the number is told."""
 
 
-def write_card(run: "Run") -> None:
+def write_card(trainer: "Trainer") -> None:
     """Write the model card of a run that has come to its end; a README of somebody else stays."""
-    text = card(run)
-    path = run.folder / CARD
+    text = card(trainer)
+    path = trainer.folder / CARD
     try:
-        require_file_target(path, root=run.folder, overwrite=True)
+        require_file_target(path, root=trainer.folder, overwrite=True)
     except OutputError as error:
         log.warning("no model card was written: %s", error)
         return
     if not path.exists() or path.read_text("utf-8") != text:
-        write_text(path, text, root=run.folder, overwrite=True)
+        write_text(path, text, root=trainer.folder, overwrite=True)
 
 
-def card(run: "Run") -> str:
+def card(trainer: "Trainer") -> str:
     """Return the model card, in Markdown."""
-    name = run.setup.config.model_id
+    name = trainer.inputs.config.model_id
     head = {
         "library_name": "lisbet",
         "pipeline_tag": "feature-extraction",
-        "tags": ["lisbet", "behavior", "pose-estimation", run.setup.config.backbone["type"]],
+        "tags": ["lisbet", "behavior", "pose-estimation", trainer.inputs.config.backbone["type"]],
     }
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {name}",
-        _summary(run),
+        _summary(trainer),
         "## Scores",
-        _scores(run.history),
-        _pictures(run.folder),
+        _scores(trainer.history),
+        _pictures(trainer.folder),
         "## How to use it",
-        _usage(run),
+        _usage(trainer),
         "## Data",
-        _data(run),
+        _data(trainer),
         "## How it was trained",
-        _options(run.options),
-        _versions(run.config),
+        _options(trainer.options),
+        _versions(trainer.config),
         "## How to cite",
         CITATION,
     ]
     return redacted("\n\n".join(part for part in parts if part) + "\n")
 
 
-def _summary(run: "Run") -> str:
-    config = run.setup.config
+def _summary(trainer: "Trainer") -> str:
+    config = trainer.inputs.config
     features = config.input_features
     sizes = ", ".join(f"{key} {value}" for key, value in config.backbone.items() if key != "type")
 
@@ -82,7 +82,7 @@ def _summary(run: "Run") -> str:
 
     rows = [
         ("backbone", f"{config.backbone['type']} ({sizes})"),
-        ("tasks", joined(run.setup.tasks)),
+        ("tasks", joined(trainer.inputs.tasks)),
         ("window", f"{config.window_size} frames, offset {config.window_offset}"),
         ("individuals", joined(features.individuals)),
         ("keypoints", joined(features.keypoints)),
@@ -116,11 +116,11 @@ def _pictures(folder: Path) -> str:
     return "\n\n".join(f"![{path.stem.replace('_', ' ')}]({FOLDER}/{path.name})" for path in there)
 
 
-def _usage(run: "Run") -> str:
-    folder, data = run.folder, run.options.data_path[0]
+def _usage(trainer: "Trainer") -> str:
+    folder, data = trainer.folder, trainer.options.data_path[0]
     weights = model_dir.WEIGHTS_LAST
     embedder = folder.with_name(f"{folder.name}-embedder")
-    output = str(run.options.output_path)
+    output = str(trainer.options.output_path)
     where = [f"--output_path={output}"] if output != "." else []
     model, exported = (
         [f"{place}/{model_dir.MODEL_CONFIG}", f"{place}/{weights}"] for place in (folder, embedder)
@@ -129,18 +129,18 @@ def _usage(run: "Run") -> str:
         ["export_embedder", *where, *model],
         ["compute_embeddings", str(data), *exported],
     ]
-    if run.setup.config.behaviors:
+    if trainer.inputs.config.behaviors:
         lines.append(["annotate_behavior", str(data), *model])
     text = "\n".join(f"$ {shlex.join(['betman', *words])}" for words in lines)
     fence = "`" * max(3, 1 + _longest_ticks(text))
     return f"{fence}console\n{text}\n{fence}"
 
 
-def _data(run: "Run") -> str:
-    data = run.config["data"]
-    paths = ", ".join(code(str(path)) for path in run.options.data_path)
+def _data(trainer: "Trainer") -> str:
+    data = trainer.config["data"]
+    paths = ", ".join(code(str(path)) for path in trainer.options.data_path)
     lines = [f"Recordings in {paths}; fingerprint `{data['fingerprint'][:16]}`."]
-    for sampler in run.setup.samplers:
+    for sampler in trainer.inputs.samplers:
         ids = data["split"][sampler.part]
         named = (
             f": {', '.join(map(escaped, ids))}" if len(ids) <= MANY else ", named in run_config.yml"

@@ -18,7 +18,7 @@ from lisbet.data.excerpt import excerpt
 from lisbet.models.multitask import MultiTaskModel
 from lisbet.tasks import SupervisedTask
 from lisbet.training.datasets.sampler import Sampler
-from lisbet.training.setup import Setup
+from lisbet.training.inputs import TrainingInputs
 
 FOLDER = "pictures"
 FRAMES, AT_ONCE = 600, 100
@@ -26,12 +26,14 @@ FRAMES, AT_ONCE = 600, 100
 
 
 @torch.no_grad()
-def draw(setup: Setup, weights: dict[str, Tensor], device: torch.device) -> dict[str, Path]:
+def draw(
+    inputs: TrainingInputs, weights: dict[str, Tensor], device: torch.device
+) -> dict[str, Path]:
     """Draw the pictures of a model; to be called by the first process alone.
 
     Parameters
     ----------
-    setup : Setup
+    inputs : Setup
         Its recordings: those held out, or where there are none those trained on.
     weights : dict of Tensor
         The whole state dict.
@@ -44,19 +46,19 @@ def draw(setup: Setup, weights: dict[str, Tensor], device: torch.device) -> dict
         The pictures in the model directory, by name.
     """
     with torch.random.fork_rng(devices=[]):  # a new network draws its weights, which go at once
-        model = MultiTaskModel(setup.config)
+        model = MultiTaskModel(inputs.config)
     model.load_state_dict({key: value.float() for key, value in weights.items()})
     model.to(device).eval()
-    sampler = setup.dev or setup.train
-    part = "held-out" if setup.dev else "training"
-    made = {"embeddings": _embeddings(setup, sampler, model, part)}
-    for name, task in setup.tasks.items():
+    sampler = inputs.dev or inputs.train
+    part = "held-out" if inputs.dev else "training"
+    made = {"embeddings": _embeddings(inputs, sampler, model, part)}
+    for name, task in inputs.tasks.items():
         if isinstance(task, SupervisedTask):
-            made[f"confusion_{name}"] = _confusion(setup, sampler, model, name, task, part)
+            made[f"confusion_{name}"] = _confusion(inputs, sampler, model, name, task, part)
     return made
 
 
-def _embeddings(setup: Setup, sampler: Sampler, model: MultiTaskModel, part: str) -> Path:
+def _embeddings(inputs: TrainingInputs, sampler: Sampler, model: MultiTaskModel, part: str) -> Path:
     from matplotlib.figure import Figure  # takes a second to import
 
     from lisbet.core import drawing
@@ -65,23 +67,23 @@ def _embeddings(setup: Setup, sampler: Sampler, model: MultiTaskModel, part: str
     bank = _bank(sampler, ids)
     record, frame = _spread(bank)
     tokens = [
-        model.backbone(windows.flatten(start_dim=2))[:, setup.config.window.output_token].cpu()
-        for windows in _windows(setup, bank, sampler, record, frame)
+        model.backbone(windows.flatten(start_dim=2))[:, inputs.config.window.output_token].cpu()
+        for windows in _windows(inputs, bank, sampler, record, frame)
     ]
     names, what = _groups(bank, record, frame)
     figure = Figure(figsize=(7, 6), layout="constrained")
     drawing.scatter(figure.subplots(), plane(torch.cat(tokens).double().numpy()), names)
     figure.suptitle(
-        f"{setup.config.model_id}: {len(frame)} {part} frames, first two principal components of "
+        f"{inputs.config.model_id}: {len(frame)} {part} frames, first two principal components of "
         f"the embedding, by {what}", size=9
     )  # fmt: skip
-    path = setup.folder / FOLDER / "embeddings.png"
-    drawing.save(figure, path, root=setup.folder, overwrite=True)
+    path = inputs.folder / FOLDER / "embeddings.png"
+    drawing.save(figure, path, root=inputs.folder, overwrite=True)
     return path
 
 
 def _confusion(
-    setup: Setup,
+    inputs: TrainingInputs,
     sampler: Sampler,
     model: MultiTaskModel,
     name: str,
@@ -92,7 +94,7 @@ def _confusion(
 
     bank = sampler.banks[name]
     record, frame = _spread(bank)
-    windows = _windows(setup, bank, sampler, record, frame)
+    windows = _windows(inputs, bank, sampler, record, frame)
     logits = torch.cat([model({name: some})[name].float().cpu() for some in windows]).numpy()
     assert bank.labels is not None
     truth = task.targets(bank.labels[bank.starts[record] + frame])
@@ -106,10 +108,10 @@ def _confusion(
         pairs = ((yes & decided), (yes & ~decided), (~yes & decided), (~yes & ~decided))
         counts = np.stack([pair.sum(axis=0) for pair in pairs], axis=1)
         columns = ["right yes", "missed", "false alarm", "right no"]
-    title = f"{setup.config.model_id}: {name}, {len(frame)} {part} frames"
-    path = setup.folder / FOLDER / f"confusion_{name}.png"
+    title = f"{inputs.config.model_id}: {name}, {len(frame)} {part} frames"
+    path = inputs.folder / FOLDER / f"confusion_{name}.png"
     figure = drawing.confusion_figure(counts, classes, columns, title)
-    drawing.save(figure, path, root=setup.folder, overwrite=True)
+    drawing.save(figure, path, root=inputs.folder, overwrite=True)
     return path
 
 
@@ -146,10 +148,10 @@ def _spread(bank: Bank) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _windows(
-    setup: Setup, bank: Bank, sampler: Sampler, record: np.ndarray, frame: np.ndarray
+    inputs: TrainingInputs, bank: Bank, sampler: Sampler, record: np.ndarray, frame: np.ndarray
 ) -> Iterator[Tensor]:
     """Yield the windows of some frames; what is not in memory is read for them alone."""
-    loaded = setup.loaded
+    loaded = inputs.loaded
     known = {r.id: r for r in loaded.part(sampler.part)} if loaded.memory is not None else {}
     records = [known[record_id] for record_id in bank.ids] if known else []
     for first in range(0, len(frame), AT_ONCE):

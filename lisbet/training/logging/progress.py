@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, plain lines everywhere else."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -18,11 +18,11 @@ from rich.progress import (
 from lisbet.distributed import environment
 
 LINE_EVERY_S = 30.0
-"""Where there is no terminal, a long epoch says so often where it is."""
+"""Seconds between two lines within an epoch, where there is no terminal."""
 
 
-class Reporter:
-    """Tells how a run goes, on the process that speaks.
+class ProgressReporter:
+    """Shows the progress of a run, on the main process.
 
     Parameters
     ----------
@@ -30,15 +30,15 @@ class Reporter:
         Length of the run, and steps of one epoch.
     windows : int
         Windows in one step, of all tasks.
-    speaks : bool
-        Whether this process is the one that writes.
+    is_main_process : bool
+        Whether this process prints.
     """
 
-    def __init__(self, epochs: int, steps: int, windows: int, *, speaks: bool) -> None:
+    def __init__(self, epochs: int, steps: int, windows: int, *, is_main_process: bool) -> None:
         self.epochs, self.steps, self.windows = epochs, steps, windows
-        self.console = Console(file=sys.stderr, quiet=not speaks, highlight=False)
+        self.console = Console(file=sys.stderr, quiet=not is_main_process, highlight=False)
         self.started = time.monotonic()
-        self.speed, self.here = 0.0, 0
+        self.speed, self.finished_here = 0.0, 0
 
     @contextmanager
     def epoch(self, epoch: int, done: int = 0) -> Iterator["Ticker"]:
@@ -51,14 +51,14 @@ class Reporter:
     def finished(self, epoch: int, row: dict[str, float]) -> None:
         """Print the line of a finished epoch."""
         spent = time.monotonic() - self.started
-        self.here += 1
-        left = spent / self.here * (self.epochs - epoch - 1)
-        self.say(
+        self.finished_here += 1
+        left = spent / self.finished_here * (self.epochs - epoch - 1)
+        self.print(
             f"epoch {epoch + 1}/{self.epochs}  {_scores(row)}  "
             f"{self.speed:.0f} windows/s  {_clock(left)} left"
         )
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Print a line; where there is no terminal, with time and rank as a log has them."""
         if self.console.is_terminal:
             self.console.print(line)  # wrapped between words
@@ -70,7 +70,7 @@ class Reporter:
 class Ticker:
     """Counts the steps of one epoch."""
 
-    def __init__(self, reporter: Reporter, epoch: int, done: int) -> None:
+    def __init__(self, reporter: ProgressReporter, epoch: int, done: int) -> None:
         self.reporter, self.name = reporter, f"epoch {epoch + 1}/{reporter.epochs}"
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -85,7 +85,7 @@ class Ticker:
         )
         self.bar = self.progress.add_task(self.name, total=reporter.steps, completed=done, rate=0.0)
         self.done = self.before = done
-        self.started = self.spoke = time.monotonic()
+        self.started = self.printed = time.monotonic()
 
     def rate(self) -> float:
         """Return the windows per second since the epoch began."""
@@ -97,9 +97,9 @@ class Ticker:
         self.done += 1
         self.progress.update(self.bar, advance=1, rate=self.rate())
         console = self.reporter.console
-        if not console.is_terminal and time.monotonic() - self.spoke > LINE_EVERY_S:
-            self.spoke = time.monotonic()
-            self.reporter.say(
+        if not console.is_terminal and time.monotonic() - self.printed > LINE_EVERY_S:
+            self.printed = time.monotonic()
+            self.reporter.print(
                 f"{self.name}  step {self.done}/{self.reporter.steps}  {self.rate():.0f} windows/s"
             )
 

@@ -26,12 +26,12 @@ class Status:
         The model directory.
     facts : dict
         What stays: number of epochs, steps of an epoch.
-    again : bool
+    resumed : bool
         Whether the run was begun before: it then keeps the time of its first start.
     """
 
-    def __init__(self, folder: Path, facts: dict[str, Any], *, again: bool) -> None:
-        before = read_status(folder) if again else {}
+    def __init__(self, folder: Path, facts: dict[str, Any], *, resumed: bool) -> None:
+        before = read_status(folder) if resumed else {}
         process = psutil.Process()
         self.path = folder / STATUS
         self._here = time.monotonic()
@@ -52,7 +52,7 @@ class Status:
         there = read_status(self.path.parent)
         return all(there.get(name) == self.values[name] for name in own)
 
-    def say(self, state: str, **values: Any) -> None:
+    def update(self, state: str, **values: Any) -> None:
         """Publish the state; that it still runs only now and then.
 
         Raises

@@ -23,10 +23,10 @@ class TensorBoardTracker:
     """
 
     def __init__(self, start: Start) -> None:
-        again = start.step + 1 if start.again else None
+        purge_step = start.step + 1 if start.resumed else None
         place = start.folder / FOLDER
         before = set(place.iterdir()) if place.is_dir() else set()
-        self._writer = SummaryWriter(str(place), purge_step=again)
+        self._writer = SummaryWriter(str(place), purge_step=purge_step)
         notes = WriteLog(start.folder)
         notes.add_many([{"folder": FOLDER}])
         for path in set(place.iterdir()) - before:

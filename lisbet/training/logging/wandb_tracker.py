@@ -114,7 +114,7 @@ class WandbTracker:
         if mode == "online":
             self._known = self.run.step - 1 if self.run.resumed else -1
             print(f"W&B: {self.run.url}", flush=True)
-        elif self.begin.again:  # the file of this start has no rows yet
+        elif self.begin.resumed:  # the file of this start has no rows yet
             self._known = wandb_files.last_step(self.place, self.id)
 
     def _take_id(self, run_id: str) -> None:

@@ -30,7 +30,9 @@ from torch.serialization import _get_layout
 
 from lisbet.training.checkpoint import restricted
 from lisbet.training.checkpoint.manifest import SHARDED, Manifest
-from lisbet.training.checkpoint.restricted import METADATA, refusal
+from lisbet.training.checkpoint.restricted import refusal
+
+METADATA = f"{SHARDED}/.metadata"
 
 CLASSES: dict[tuple[str, str], Any] = {
     **{

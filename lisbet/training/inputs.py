@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from pydantic import ValidationError
 from torch import nn
@@ -30,26 +29,26 @@ from lisbet.training.checkpoint import resume
 from lisbet.training.datasets.banks import Loaded, load, samplers
 from lisbet.training.datasets.batching import Batching
 from lisbet.training.datasets.sampler import Sampler
-from lisbet.training.strategies import strategy
+from lisbet.training.strategies import Strategy
 
 MOST_LISTED = 1000
 """Of more recordings, run_config.yml does not say one by one what was done to them."""
 
 
 @dataclass(frozen=True)
-class Setup:
-    """A run that can start.
+class TrainingInputs:
+    """Recordings, tasks and network of a run, read and checked.
 
     Parameters
     ----------
     folder : Path
-        The model directory to be.
-    goes_on : bool
-        Whether there are checkpoints in it to go on from.
+        The model directory.
+    resuming : bool
+        Whether it has checkpoints to resume from.
     loaded : Loaded
         The prepared recordings.
     tasks : dict of Task
-        What is trained, by name.
+        The tasks to train, by name.
     config : ModelConfig
         The network.
     train, dev : Sampler
@@ -59,7 +58,7 @@ class Setup:
     """
 
     folder: Path
-    goes_on: bool
+    resuming: bool
     loaded: Loaded
     tasks: dict[str, Task]
     config: ModelConfig
@@ -68,7 +67,7 @@ class Setup:
     backbone: dict[str, torch.Tensor] | None
 
     @classmethod
-    def from_options(cls, options: TrainOptions, device: torch.device) -> "Setup":
+    def from_options(cls, options: TrainOptions, device: torch.device) -> "TrainingInputs":
         """Read the recordings, resolve the options, and refuse what cannot work.
 
         Raises
@@ -80,9 +79,9 @@ class Setup:
         assert options.run_id is not None
         run_id = options.run_id
         found: list[Any] = [None]
-        if environment.rank() == 0:  # another machine may not see yet what was just renamed
+        if environment.rank() == 0:  # other machines may not see a recent rename yet
             found = [run_folder.check(options, run_id)]
-        folder, goes_on = broadcast_object_list(found)[0]
+        folder, resuming = broadcast_object_list(found)[0]
         tasks = check_without_recordings(options)
         backbone = None
         if options.load_backbone_weights is not None:
@@ -90,26 +89,26 @@ class Setup:
             if options.freeze_backbone_weights:
                 source = str(options.load_backbone_weights)
                 require_whole_backbone(backbone_config(options, feature_dim=1), backbone, source)
-        begun_with = None
+        remembered = None
         if options.resume or options.debug_step is not None:
-            (begun_with,) = broadcast_object_list([resume.remembered_bank_memory(folder)])
-        loaded = load(options, tasks, begun_with)
+            (remembered,) = broadcast_object_list([resume.remembered_bank_memory(folder)])
+        loaded = load(options, tasks, remembered)
         train, dev = samplers(options, tasks, loaded, device)
         config = model_config(options, run_id, tasks, loaded.bank.features, loaded.preparation)
-        return cls(folder, goes_on, loaded, tasks, config, train, dev, backbone)
+        return cls(folder, resuming, loaded, tasks, config, train, dev, backbone)
 
     def run_config(
-        self, options: TrainOptions, accelerator: Accelerator, batching: Batching
+        self, options: TrainOptions, strategy: Strategy, batching: Batching
     ) -> dict[str, Any]:
         """Return everything that is needed to repeat the run, with every default resolved.
 
-        Where it ran stands beside the options: it does not change the model.
+        The processes are not part of the options: they do not change the model.
         """
         resolved = options.model_dump(mode="json", exclude={*affecting(TrainOptions, "nothing")})
         sizes = self.config.backbone
         resolved |= {
             "run_id": self.config.model_id,
-            "mixed_precision": mixed_precision_of(accelerator),
+            "mixed_precision": mixed_precision_of(strategy.accelerator),
             "emb_dim": sizes["embedding_dim"],
             "num_layers": sizes["num_layers"],
             "num_heads": sizes.get("num_heads"),
@@ -123,9 +122,9 @@ class Setup:
             "versions": {"python": platform.python_version()}
             | {package: version(package) for package in packages},
             "processes": {
-                "strategy": strategy.name(accelerator),
+                "strategy": strategy.name,
                 "count": batching.processes,
-                "passes": batching.passes,
+                "gradient_accumulation_steps": batching.gradient_accumulation_steps,
                 "micro_batch_size": batching.micro_batch_size,
             },
             "data": {
@@ -150,16 +149,19 @@ class Setup:
         size = f"{self.loaded.bank.bytes / 2**20:.1f} MiB"
         if self.loaded.memory is None:
             return f"recordings:  {size} in memory"
-        told = {str(bank): None for sampler in self.samplers for bank in sampler.banks.values()}
-        return f"recordings:  {size}, of which " + "; ".join(told)
+        descriptions = {
+            str(bank): None for sampler in self.samplers for bank in sampler.banks.values()
+        }
+        return f"recordings:  {size}, of which " + "; ".join(descriptions)
 
     @property
     def samplers(self) -> list[Sampler]:
         """The samplers there are."""
         return [self.train] if self.dev is None else [self.train, self.dev]
 
-    def describe(self, model: nn.Module, accelerator: Accelerator, batching: Batching) -> str:
+    def describe(self, model: nn.Module, strategy: Strategy, batching: Batching) -> str:
         """Describe data, network and batches, for a lab notebook."""
+        accelerator = strategy.accelerator
         weights = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
         parameters = sum(count for count, _ in weights)
         trained = sum(count for count, trains in weights if trains)
@@ -171,7 +173,7 @@ class Setup:
             f"parameters:  {parameters}, {trained} of them trained",
             f"window:      {window.size} frames, offset {window.offset}",
             f"device:      {accelerator.num_processes} × {accelerator.device.type}, "
-            f"{strategy.name(accelerator)}, mixed precision {mixed_precision_of(accelerator)}",
+            f"{strategy.name}, mixed precision {mixed_precision_of(accelerator)}",
             f"batch:       {batching}",
             self._where(),
         ]
