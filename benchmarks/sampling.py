@@ -234,7 +234,7 @@ def main() -> None:
         keep_freed_memory()
     rng = np.random.default_rng(0)
     tracks = [rng.random((FRAMES, *FEATURES.shape), dtype=np.float32) for _ in range(RECORDINGS)]
-    bank = Bank.from_records([Record(str(n), x, FEATURES) for n, x in enumerate(tracks)])
+    bank = Bank.from_records([Record.in_memory(str(n), x, FEATURES) for n, x in enumerate(tracks)])
     labelled = [
         xr.DataArray(
             x,

@@ -220,7 +220,7 @@ def expected_refusals(combination: Combination) -> list[str]:
     if has(start="exists"):
         found.append(r"models/a exists already; choose another --run_id, or replace it with --over")
     if has(start="interrupted, other strategy", strategy="ZeRO-2"):
-        found.append(r"DeepSpeed cannot go on from it with one process and 1 processes")
+        found.append(r"DeepSpeed cannot resume from it with one process and 1 processes")
     if knows("format", "datasets", "dev_split", "bank_memory"):
         found += _refusals_of_memory(combination)
     return found

@@ -124,7 +124,9 @@ def make_bank(lengths: list[int], features: Features | None = None) -> Bank:
     features = features or names()
     return Bank.from_records(
         [
-            Record(f"r{n}", (walk(length, features, n) / 100).astype(np.float32), features)
+            Record.in_memory(
+                f"r{n}", (walk(length, features, n) / 100).astype(np.float32), features
+            )
             for n, length in enumerate(lengths)
         ]
     )

@@ -8,7 +8,7 @@ import lisbet
 LAYERS = [  # from top to bottom; packages on one line do not import each other
     ["__main__"],
     ["cli"],
-    ["commands"],
+    ["commands", "contracts"],
     ["training"],
     ["tasks"],
     ["data", "models"],

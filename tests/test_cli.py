@@ -112,7 +112,7 @@ def test_lists_and_sizes_are_read_as_what_they_are():
         ("train_model --dev_ratio=2 data", "--dev_ratio=2"),
         ("train_model --window_offset=-1 data", "--window_offset=-1"),
         ("train_model --fps_scaling=0.001 data", "--fps_scaling=0.001"),
-        ("train_model --fps_scaling=0.01 data", "less than two frames"),
+        ("train_model --window_size=100 --fps_scaling=0.01 data", "less than two frames"),
         ("train_model --learning_rate=1e38 data", "--learning_rate=1e38"),
         ("train_model a,a/b", "overlap; a recording would count twice"),
         ("train_model --window_size=10 --window_offset=10 data", "must be smaller than"),

@@ -26,8 +26,8 @@ from conftest import (
 )
 
 from lisbet.models import model_dir
+from lisbet.training.loggers._wandb_files import history
 from lisbet.training.logging.events import read_events
-from lisbet.training.logging.wandb_files import history
 
 STRATEGIES = ["ddp", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3", "fsdp"]
 LINE = [*TINY, "--epochs=1", "--warmup_epochs=0", "--dev_ratio=0.5", "--dev_sample=0.3",

@@ -10,12 +10,13 @@ from conftest import TINY, names, walk, write_recording
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support
 
 from lisbet.cli import main
-from lisbet.commands.evaluation import multiclass_report, multilabel_report
 from lisbet.core.errors import ConfigError
 from lisbet.core.yaml_files import read_yaml, write_yaml
 from lisbet.data.record import Record
 from lisbet.models import model_dir
 from lisbet.models.multitask import ModelConfig, MultiTaskModel
+from lisbet.tasks.multiclass import Multiclass
+from lisbet.tasks.multilabel import Multilabel
 from lisbet.training.datasets.run_split import RunSplit
 
 REPORT = Path("evaluations/m/evaluation_report.yml")
@@ -94,7 +95,7 @@ def test_parts_of_recordings(place):
     assert report["in_training"] == []
     assert evaluate("--split=train")["frames"] == 96
     assert evaluate()["in_training"] == ["r0", "r1", "r2"]
-    record = Record("r0", walk(40, names(), 0), names())
+    record = Record.in_memory("r0", walk(40, names(), 0), names())
     split = RunSplit.read(Path(PATHS[0]))
     assert split is not None
     (part,) = split.choose((record,), "dev", Path("data"))
@@ -140,7 +141,7 @@ def test_ids_of_several_datasets(tmp_path):
     assert two.find("0", Path("mice")) == []
     alike = split("x/mice,y/mice", "0-mice/r0", "1-mice/r0")
     assert alike.find("r0", Path("y/mice")) == ["1-mice/r0"]
-    record = Record("r0", np.zeros((9, *names().shape)), names())
+    record = Record.in_memory("r0", np.zeros((9, *names().shape)), names())
     with pytest.raises(ConfigError, match="r0 of new may be any of mice/r0, rats/r0"):
         two.choose((record,), "train", Path("new"))
 
@@ -156,7 +157,7 @@ def test_baselines_are_what_scikit_learn_counts():
     rng = np.random.default_rng(0)
     actual = rng.choice(3, 400, p=[0.2, 0.7, 0.1])
     truth = one_hot(actual, 3)
-    report, _ = multiclass_report(truth, rng.normal(size=(400, 3)), ["a", "b", "c"], None)
+    report, _ = Multiclass.report(truth, rng.normal(size=(400, 3)), ["a", "b", "c"], None)
     majority, chance = report["baselines"]["majority"], report["baselines"]["chance"]
     always = np.full(400, np.bincount(actual).argmax())
     assert majority["accuracy"] == pytest.approx((always == actual).mean())
@@ -170,7 +171,7 @@ def test_baselines_are_what_scikit_learn_counts():
     assert chance["macro_f1"] == pytest.approx(
         np.mean([f1_score(actual, guess, average="macro") for guess in guesses]), abs=0.01
     )
-    report, _ = multilabel_report(truth, rng.normal(size=(400, 3)), ["a", "b", "c"], None)
+    report, _ = Multilabel.report(truth, rng.normal(size=(400, 3)), ["a", "b", "c"], None)
     majority, chance = report["baselines"]["majority"], report["baselines"]["chance"]
     always = np.tile(truth.mean(axis=0) > 0.5, (400, 1))
     assert majority["accuracy"] == pytest.approx((always == truth).mean())
@@ -184,7 +185,7 @@ def test_scores_without_a_value_are_undefined():
     """Class c is never true, b is never predicted; scikit-learn says which scores have no value."""
     actual, predicted = np.array([0, 0, 1, 1, 0]), np.array([0, 2, 0, 0, 0])
     truth, logits = one_hot(actual, 3), one_hot(predicted, 3) * 4.0
-    report, _ = multiclass_report(truth, logits, ["a", "b", "c"], None)
+    report, _ = Multiclass.report(truth, logits, ["a", "b", "c"], None)
     precision, recall, f1, _ = precision_recall_fscore_support(
         actual, predicted, labels=[0, 1, 2], zero_division=math.nan
     )
@@ -210,7 +211,7 @@ def test_scores_without_a_value_are_undefined():
 
 def test_a_single_class_left_is_not_a_perfect_score(place, capsys):
     truth = one_hot(np.array([0, 1, 0]), 2)
-    report, _ = multiclass_report(truth, truth * 4.0, ["run", "other"], 1)
+    report, _ = Multiclass.report(truth, truth * 4.0, ["run", "other"], 1)
     assert report["accuracy"] == report["macro_recall"] == 1
     for name in ("macro_f1", "macro_precision", "mean_average_precision"):
         assert report[name] is None

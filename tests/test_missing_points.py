@@ -173,7 +173,7 @@ def test_gaps_are_interpolated_as_pandas_would(seed, max_gap):
     position[rng.random(position.shape[:3]) < 0.4] = np.nan
     position[:, 0, 0] = np.nan  # never there
     position[:30, 0, 1] = np.nan
-    filled = without_gaps(Record("r", position, names()), max_gap).position
+    filled = without_gaps(Record.in_memory("r", position, names()), max_gap).position
     for individual in range(2):
         for keypoint in range(3):
             column = pd.Series(position[:, individual, keypoint, 1])

@@ -27,7 +27,7 @@ def test_what_the_options_of_training_affect():
     """Written by hand: what may change when a run is resumed, and what is compared by content."""
     assert {*affecting(TrainOptions, "run")} == {
         "checkpoint_every", "compile", "embedding_every", "epochs", "event_slack", "hash_samples",
-        "keep_checkpoints", "log_every", "max_time", "micro_batch_size", "on_save_error",
+        "keep_checkpoints", "log_every", "loggers", "max_time", "micro_batch_size", "on_save_error",
         "output_path", "save_history", "save_weights", "skip_nonfinite", "tensorboard", "verbose",
         "wandb", "wandb_artifact", "wandb_entity", "wandb_group", "wandb_mode", "wandb_notes",
         "wandb_project", "wandb_tags",

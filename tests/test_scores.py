@@ -62,8 +62,8 @@ def test_accuracy():
 
 def take(scores, losses, answers):
     logits = torch.tensor(answers)[:, None]
-    scores.take(torch.tensor([losses]), {"order": logits}, {"order": (logits, torch.ones(2))})
-    scores.take_norm(torch.tensor(2 * losses))
+    scores.update(torch.tensor([losses]), {"order": logits}, {"order": (logits, torch.ones(2))})
+    scores.update_norm(torch.tensor(2 * losses))
 
 
 def test_counts_of_processes_are_summed_when_fewer_go_on():
@@ -73,8 +73,8 @@ def test_counts_of_processes_are_summed_when_fewer_go_on():
     first.mark()
     take(first, 3.0, [1.0, -1.0])
     take(second, 5.0, [-1.0, -1.0])
-    alone.load([first.state(), second.state() | {f"marked.{key}": 0 * value for key, value in
-                second.state().items()}], 0, 1)  # fmt: skip
+    marked = {f"marked.{key}": 0 * value for key, value in second.state_dict().items()}
+    alone.load_state_dict([first.state_dict(), second.state_dict() | marked], 0, 1)
     assert alone.compute("train") == pytest.approx(
         {"train_loss": 3, "order_train_loss": 3, "order_train_accuracy": 0.5, "gradient_norm": 6}
     )
@@ -86,7 +86,7 @@ def test_counts_of_processes_are_summed_when_fewer_go_on():
 def test_scores_of_an_earlier_version_are_refused():
     scores = Scores({"order": Order()}, torch.device("cpu"))
     with pytest.raises(ModelError, match="earlier version"):
-        scores.load([{"loss.order.mean_value": torch.zeros(())}], 0, 1)
+        scores.load_state_dict([{"loss.order.mean_value": torch.zeros(())}], 0, 1)
 
 
 def test_a_mean_of_nothing_is_no_number():

@@ -228,7 +228,7 @@ def test_stored_recordings_stay_in_their_stores(mixed, read_at_once):
     mixture = ((mixed / "one.zarr", "zarr"), (mixed / "two.zarr", "zarr"),
                (mixed / "files", "movement"))  # fmt: skip
     found = records_of(*mixture)
-    assert [isinstance(r.position, Stored) for r in found] == [True] * 28 + [False] * 3
+    assert [isinstance(r.tracks, Stored) for r in found] == [True] * 28 + [False] * 3
     assert not read_at_once
     expected = records_of(*((mixed / name, "movement") for name in ("one", "two", "files")))
     assert len({r.features for r in found}) == 1

@@ -13,7 +13,7 @@ from lisbet.cli import main
 from lisbet.commands import predict
 from lisbet.core.config import Dataset, Features
 from lisbet.core.errors import DataError
-from lisbet.data import inference, load, tracks
+from lisbet.data import inference, load, reading
 from lisbet.data.inference import Recordings, load_share
 from lisbet.data.tracks import Stored
 from lisbet.data.zarr.store import Store
@@ -80,7 +80,7 @@ def test_a_store_is_read_recording_by_recording(trained, place, monkeypatch, nam
         return read(self, first, last)
 
     monkeypatch.setattr(Store, "read", counted)
-    monkeypatch.setattr(tracks, "READ_BYTES", 1)
+    monkeypatch.setattr(reading, "READ_BYTES", 1)
     main(["compute_embeddings", "--data_format=zarr", name, *EMBEDDER])
     assert embeddings() == embeddings(trained)
     assert counts == LENGTHS
@@ -93,7 +93,7 @@ def test_files_are_read_again_where_memory_is_short(trained, place, monkeypatch,
     share = Recordings.share
 
     def seen(records, own):
-        kept.extend(not isinstance(record.position, Stored) for record in records)
+        kept.extend(not isinstance(record.tracks, Stored) for record in records)
         return share(records, own)
 
     monkeypatch.setattr(Recordings, "share", seen)
@@ -184,8 +184,8 @@ def test_each_process_reads_its_share_of_the_files(place, monkeypatch):
     assert len(own) == 3
     assert [record.frames for record in found] == LENGTHS
     elsewhere = [n for n in range(6) if n not in own]
-    assert all(isinstance(found[n].position, Stored) for n in elsewhere)
-    assert not any(isinstance(found[n].position, Stored) for n in own)
+    assert all(isinstance(found[n].tracks, Stored) for n in elsewhere)
+    assert not any(isinstance(found[n].tracks, Stored) for n in own)
 
 
 def test_each_process_reads_its_share_of_a_store(trained, place, monkeypatch):
@@ -198,7 +198,7 @@ def test_each_process_reads_its_share_of_a_store(trained, place, monkeypatch):
         return whole_read(self, first, last)
 
     monkeypatch.setattr(Store, "read", counted)
-    monkeypatch.setattr(tracks, "READ_BYTES", 1)
+    monkeypatch.setattr(reading, "READ_BYTES", 1)
     for rank in (0, 1):
         before = len(read)
         monkeypatch.setattr(predict, "load_share",

@@ -10,7 +10,9 @@ import yaml
 from test_tracking import interrupted, place, steps_of, stop_after, train  # noqa: F401
 
 from lisbet.cli import parse
-from lisbet.training.logging import events, identity, wandb_files
+from lisbet.training.loggers import _wandb_files as wandb_files
+from lisbet.training.loggers import identity
+from lisbet.training.logging import events
 
 RUN = Path("models/a")
 

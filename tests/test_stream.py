@@ -23,7 +23,7 @@ ROW = FEATURES.size * 4
 
 def recordings(lengths: list[int]) -> list[Record]:
     return [
-        Record(f"r{n:03}", (walk(length, FEATURES, n) / 100).astype(np.float32), FEATURES)
+        Record.in_memory(f"r{n:03}", (walk(length, FEATURES, n) / 100).astype(np.float32), FEATURES)
         for n, length in enumerate(lengths)
     ]
 

@@ -7,11 +7,13 @@ import pytest
 import reference
 from conftest import make_bank, names
 
+from lisbet.cli import parse
 from lisbet.core.config import Window
-from lisbet.core.errors import DataError
+from lisbet.core.errors import ConfigError, DataError
 from lisbet.data.bank import gather
 from lisbet.data.rng import uniforms
 from lisbet.tasks import TASKS
+from lisbet.training.inputs import check_without_recordings
 
 SELF_SUPERVISED = [name for name in TASKS if not TASKS[name].supervised]
 LENGTHS = [150, 7, 90, 33, 1]
@@ -153,3 +155,14 @@ def test_recordings_of_another_frame_rate():
                 cut = plan.cut[b]
                 expected = np.concatenate([parts[0][:cut], parts[1][cut:]])
             np.testing.assert_allclose(x, expected, atol=1e-6)
+
+
+def test_a_window_covers_two_frames_at_the_slowest_speed_of_a_task():
+    """200 frames at 0.01 are 2 frames of the recording; at half that speed, only one."""
+    options = {
+        task: parse(["train_model", "--fps_scaling=0.01", f"--task_ids={task}", "data"]).options
+        for task in ("order", "warp")
+    }
+    check_without_recordings(options["order"])
+    with pytest.raises(ConfigError, match="less than two frames"):
+        check_without_recordings(options["warp"])

@@ -17,9 +17,9 @@ from wandb_server import WandbServer
 from lisbet.cli import main
 from lisbet.core.errors import StoppedError
 from lisbet.training.checkpoint.directory import CheckpointDirectory
+from lisbet.training.loggers._wandb_files import files_of, history, records
 from lisbet.training.logging.events import Events, read_events
 from lisbet.training.logging.history import read_history
-from lisbet.training.logging.wandb_files import files_of, history, records
 
 LINE = ["train_model", *TINY, "--warmup_epochs=0", "--train_sample=0.5", "--log_every=2",
         "--checkpoint_every=3steps", "--save_history", "--run_id=a"]  # fmt: skip
@@ -236,7 +236,7 @@ def test_wandb_online_goes_on_where_the_server_is(place, monkeypatch):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("mode", ["refuses", "delays", "dies"])
 def test_a_bad_server_does_not_end_training(mode, place, monkeypatch, capsys):
-    from lisbet.training.logging import wandb_tracker
+    from lisbet.training.loggers import wandb as wandb_tracker
 
     monkeypatch.setattr(wandb_tracker, "INIT_S", 2.0)
     monkeypatch.setattr(wandb_tracker, "FINISH_S", 15.0)

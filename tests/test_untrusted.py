@@ -171,14 +171,14 @@ def test_no_code_in_the_plain_values_of_a_shard_is_run(copy, here, capsys):
     """Torch itself loads these without restrictions."""
     marker, checkpoint = here / "ran", copy("sharded")
     shard = checkpoint / "sharded" / "__0_0.distcp"
-    metadata = pickle.loads((checkpoint / restricted.METADATA).read_bytes())
+    metadata = pickle.loads((checkpoint / sharded.METADATA).read_bytes())
     offset = shard.stat().st_size
     with shard.open("ab") as stream:
         torch.save(Code(marker), stream)
     (index,) = (key for key in metadata.storage_data if key.fqn == "optimizer.param_groups.0.lr")
     metadata.storage_data[index].offset = offset
     metadata.storage_data[index].length = shard.stat().st_size - offset
-    plain(metadata, checkpoint / restricted.METADATA)
+    plain(metadata, checkpoint / sharded.METADATA)
     seal(checkpoint)
     for said in every_way(capsys, checkpoint):
         assert f"{shard} cannot be loaded (it names posix.mkdir)" in said
@@ -264,10 +264,10 @@ def test_files_that_the_manifest_does_not_list_are_not_loaded(copy, here, capsys
     main(["consolidate_checkpoint", "models/sharded"])
     capsys.readouterr()
     for path in ("__9_9.distcp", "../../../secret", "/etc/passwd"):
-        metadata = pickle.loads((checkpoint / restricted.METADATA).read_bytes())
+        metadata = pickle.loads((checkpoint / sharded.METADATA).read_bytes())
         for place in metadata.storage_data.values():
             place.relative_path = path
-        plain(metadata, checkpoint / restricted.METADATA)
+        plain(metadata, checkpoint / sharded.METADATA)
         seal(checkpoint)
         for said in every_way(capsys, checkpoint):
             assert f"it leads to {path}, which is not in the manifest" in said
@@ -275,10 +275,10 @@ def test_files_that_the_manifest_does_not_list_are_not_loaded(copy, here, capsys
 
 def test_metadata_that_describes_more_than_there_is(copy, here, capsys):
     checkpoint = copy("sharded")
-    metadata = pickle.loads((checkpoint / restricted.METADATA).read_bytes())
+    metadata = pickle.loads((checkpoint / sharded.METADATA).read_bytes())
     entry = next(v for k, v in metadata.state_dict_metadata.items() if k.startswith("model."))
     entry.size = torch.Size([10**6, 10**6])
-    plain(metadata, checkpoint / restricted.METADATA)
+    plain(metadata, checkpoint / sharded.METADATA)
     seal(checkpoint)
     for said in every_way(capsys, checkpoint):
         assert "bytes of tensors, but the shards have" in said

@@ -9,12 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lisbet.augment._augmentation import Augmentation
+from lisbet.augment._augmentation import Augmentation, PointAugmentation, present
 from lisbet.core.registry import Registry
 
-AUGMENTATIONS: Registry[type[Augmentation]] = Registry("augmentation", __name__, "AUGMENTATION")
+AUGMENTATIONS: Registry[type[Augmentation]] = Registry(
+    "augmentation", __name__, "AUGMENTATION", "lisbet.augmentations", Augmentation
+)
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "as_text", "parse"]
+__all__ = ["AUGMENTATIONS", "Augmentation", "PointAugmentation", "as_text", "parse", "present"]
 
 
 def parse(text: str) -> tuple[Augmentation, ...]:

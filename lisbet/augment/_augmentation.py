@@ -27,8 +27,10 @@ class Augmentation(Config):
 
     @property
     def name(self) -> str:
-        """What a user calls it: the name of its file."""
-        return type(self).__module__.rpartition(".")[2]
+        """Its name on the command line."""
+        from lisbet.augment import AUGMENTATIONS
+
+        return AUGMENTATIONS.name_of(type(self))
 
     def check(self, features: Features, window: Window) -> None:
         """Refuse data that cannot be changed so.

@@ -6,8 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lisbet.commands.frame_scores import MEANS, multiclass_report, multilabel_report
-from lisbet.commands.predict import class_names, load_bank, outputs, prepared_as, supervised_head
+from lisbet.commands.predict import (
+    class_names,
+    load_bank,
+    outputs,
+    prepared_as,
+    supervised_head,
+    supervised_task,
+)
 from lisbet.core import drawing
 from lisbet.core.errors import ConfigError, DataError, LisbetError
 from lisbet.core.storage.files import require_writable, write_file
@@ -18,7 +24,7 @@ from lisbet.data.inference import Recordings
 from lisbet.distributed.failure_watch import distributed_session
 from lisbet.models import model_dir
 from lisbet.options import EvaluateOptions
-from lisbet.tasks.multiclass import OTHER
+from lisbet.tasks._frame_scores import MEANS
 from lisbet.training.datasets.run_split import RunSplit, listed
 
 log = logging.getLogger(__name__)
@@ -49,8 +55,7 @@ def evaluate_model(options: EvaluateOptions) -> None:
         truth = true_classes(bank, classes, task)
         found = outputs(model, task, bank, config.window, options, accelerator)
         logits = np.concatenate([values for _, values in found])
-    score = multiclass_report if task == "multiclass" else multilabel_report
-    report, confusion = score(truth, logits, classes, options.ignore_index)
+    report, confusion = supervised_task(task).report(truth, logits, classes, options.ignore_index)
     head = {
         "model": config.model_id,
         "task": task,
@@ -117,8 +122,7 @@ def true_classes(bank: Bank, classes: list[str], task: str) -> np.ndarray:
     Raises
     ------
     DataError
-        If the annotations name a behaviour that the model does not know, or, for multiclass, a
-        frame does not have exactly one class.
+        If the annotations name a behaviour that the model does not know, or do not fit the task.
     """
     active = bank.active()
     names: tuple[str, ...] | list[str] = bank.behaviors
@@ -135,15 +139,7 @@ def true_classes(bank: Bank, classes: list[str], task: str) -> np.ndarray:
     for number, name in enumerate(names):
         if name in classes:
             truth[:, classes.index(name)] = active[:, number]
-    if task == "multiclass":
-        if OTHER in classes:
-            truth[~active.any(axis=1), classes.index(OTHER)] = True
-        if (bad := np.flatnonzero(truth.sum(axis=1) != 1)).size:
-            raise DataError(
-                f"{len(bad)} frames do not have exactly one of the classes {', '.join(classes)} "
-                f"(the first is frame {bad[0]} counted over all recordings)"
-            )
-    return truth
+    return supervised_task(task).true_classes(truth, classes)
 
 
 def _note(split: RunSplit | None, part: str, in_training: list[str] | None, count: int) -> str:

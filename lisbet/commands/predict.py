@@ -18,7 +18,7 @@ from lisbet.commands.result_tables import ANNOTATIONS, EMBEDDINGS
 from lisbet.commands.sidecar import SIDECAR, ResultModel, require_one_model
 from lisbet.core.allocator import keep_freed_memory
 from lisbet.core.config import Window
-from lisbet.core.errors import ConfigError, DataError, ModelError, OutputError
+from lisbet.core.errors import DataError, ModelError, OutputError
 from lisbet.core.storage import write_log
 from lisbet.core.storage.files import require_writable, write_file
 from lisbet.core.storage.results import require_result_files
@@ -27,16 +27,16 @@ from lisbet.data.files.versions import FileChoice
 from lisbet.data.inference import Recordings, load_share
 from lisbet.data.load import find_sources, ordered, summary
 from lisbet.data.preparation.compatibility import preparation_of, require_same_preparation
-from lisbet.data.readers import whole_reader
+from lisbet.data.readers import dataset_reader
 from lisbet.distributed.failure_watch import distributed_session
 from lisbet.models import model_dir
 from lisbet.models.multitask import ModelConfig, MultiTaskModel
 from lisbet.options import AnnotateOptions, EmbeddingOptions, InferenceOptions
 from lisbet.options._preparation import NAMES, described, plain, with_preparation
+from lisbet.tasks import TASKS, SupervisedTask
 
 log = logging.getLogger(__name__)
 
-SUPERVISED = ("multiclass", "multilabel")
 Given = TypeVar("Given", bound=InferenceOptions)
 
 
@@ -75,11 +75,11 @@ def annotate_behavior(options: AnnotateOptions) -> None:
         results = Results(folder, ANNOTATIONS, options.overwrite, accelerator)
         results.require_before_reading(options, config)
         config, model = model_dir.load_model(options.model_path, options.weights_path)
-        columns = class_names(config, task)
+        columns, decide = class_names(config, task), supervised_task(task).decide
         bank = load_bank(options, config)
         results.begin(bank, options)
         for record_id, logits in outputs(model, task, bank, config.window, options, accelerator):
-            table = pd.DataFrame(decide(logits, task).astype(int), columns=columns)
+            table = pd.DataFrame(decide(logits).astype(int), columns=columns)
             results.write(record_id, table)
         accelerator.wait_for_everyone()
         results.finish()
@@ -125,7 +125,7 @@ class Results:
                 remembered = {"preparation": plain(config.preparation)}
                 self.model = self.model.model_copy(update=remembered)
         # The ids of a Zarr store stand in the store; they are checked when it was opened.
-        if self.is_main_process and whole_reader(options.dataset) is None:
+        if self.is_main_process and dataset_reader(options.dataset) is None:
             sources = find_sources(options.dataset, options.filters, FileChoice.of(options))
             self.require_writable([source.id for source in sources])
         elif self.model is not None and not self.overwrite:
@@ -201,16 +201,30 @@ def supervised_head(config: ModelConfig, wanted: str | None) -> str:
     Raises
     ------
     ModelError
-        If the model has none, not the wanted one, or both and none is wanted.
+        If the model has none, not the wanted one, or several and none is wanted.
     """
-    there = [name for name in config.out_heads if name in SUPERVISED]
-    if wanted is None and len(there) == 1:
-        return there[0]
-    if wanted in there:
-        return str(wanted)
-    have = ", ".join(config.out_heads)
-    asked = f"no {wanted} head" if wanted else "no single supervised head, see --task"
-    raise ModelError(f"{config.model_id} has {asked}; its heads are {have}")
+    names = [name for name in config.out_heads if name in TASKS and TASKS[name].supervised]
+    if wanted in names or (wanted is None and len(names) == 1):
+        return wanted or names[0]
+    have = f"its heads are {', '.join(config.out_heads)}"
+    if not names:
+        raise ModelError(
+            f"model {config.model_id!r} was not trained to recognise behaviours: {have}. Train one "
+            "with a supervised task, such as --task_ids=multiclass"
+        )
+    if wanted is not None:
+        raise ModelError(f"model {config.model_id!r} has no head --task={wanted}; {have}")
+    raise ModelError(
+        f"model {config.model_id!r} has several supervised heads; choose one with --task: "
+        f"{' or '.join(names)}"
+    )
+
+
+def supervised_task(name: str) -> type[SupervisedTask]:
+    """Return the supervised task of a head."""
+    task = TASKS[name]
+    assert issubclass(task, SupervisedTask)
+    return task
 
 
 def class_names(config: ModelConfig, task: str) -> list[str]:
@@ -218,13 +232,6 @@ def class_names(config: ModelConfig, task: str) -> list[str]:
     count = config.out_heads[task].num_classes  # type: ignore[union-attr]
     names = config.behaviors.get(task, ())
     return list(names) if len(names) == count else [str(number) for number in range(count)]
-
-
-def decide(logits: np.ndarray, task: str) -> np.ndarray:
-    """Turn logits (frames, classes) into yes or no: one class of each frame, or any number."""
-    if task == "multiclass":
-        return np.eye(logits.shape[1], dtype=bool)[logits.argmax(axis=1)]
-    return logits > 0
 
 
 def prepared_as(options: Given, config: ModelConfig) -> Given:
@@ -240,7 +247,7 @@ def prepared_as(options: Given, config: ModelConfig) -> Given:
         config.preparation,
         model_id=config.model_id,
         override=options.override_preparation,
-        converted=whole_reader(options.dataset) is not None,
+        converted=dataset_reader(options.dataset) is not None,
     )
 
 
@@ -256,11 +263,7 @@ def load_bank(options: InferenceOptions, config: ModelConfig) -> Recordings:
         those that it was trained on.
     """
     expected, window = config.input_features, config.window
-    if round(options.fps_scaling * window.size) < 2:
-        raise ConfigError(
-            f"--fps_scaling={options.fps_scaling:g} leaves less than two frames of a recording for "
-            f"a window of {window.size}"
-        )
+    window.require_two_frames(options.fps_scaling)
     state = PartialState()
     try:
         records, own = load_share(

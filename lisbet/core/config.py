@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from lisbet.core.address import parse_data_path
+from lisbet.core.errors import ConfigError
 from lisbet.core.option_text import plain_number, split_words
 
 ALL = "*"
@@ -371,6 +372,27 @@ class Window(Config):
                 "or the window would not hold the frame that it describes"
             )
         return self
+
+    def require_two_frames(self, fps_scaling: float, slowest: float = 1.0) -> None:
+        """Refuse a frame rate at which a window covers less than two frames of a recording.
+
+        Parameters
+        ----------
+        fps_scaling : float
+            Frames of the recording for each frame of the window.
+        slowest : float
+            Smallest speed, relative to the recording, at which the window is played.
+
+        Raises
+        ------
+        ConfigError
+            If it does.
+        """
+        if round(slowest * fps_scaling * self.size) < 2:
+            raise ConfigError(
+                f"--fps_scaling={fps_scaling:g} leaves less than two frames of a recording for a "
+                f"window of {self.size}; use larger values"
+            )
 
     @property
     def output_token(self) -> int:

@@ -14,9 +14,9 @@ from torch.nn.functional import embedding_bag
 
 from lisbet.core.config import Features, Window
 from lisbet.core.transfer import to_device
+from lisbet.data.reading import fill
 from lisbet.data.record import Record
 from lisbet.data.rng import pick
-from lisbet.data.tracks import fill
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,9 +17,9 @@ from lisbet.data.load import SHOWN, Source, find_sources, load_records, ordered,
 from lisbet.data.preparation.gaps import with_confidence, without_gaps
 from lisbet.data.preparation.majority import Usual, read_usual
 from lisbet.data.preparation.outliers import outlier_note
-from lisbet.data.readers import whole_reader
+from lisbet.data.readers import dataset_reader
+from lisbet.data.reading import each
 from lisbet.data.record import Record
-from lisbet.data.tracks import each
 from lisbet.distributed.memory import available_memory
 from lisbet.options import DataOptions, DatasetInfoOptions
 
@@ -32,7 +32,7 @@ UNSURE = 0.6
 def dataset_info(options: DatasetInfoOptions) -> None:
     """Print what is in a dataset, as its files say it: coordinates before they are scaled."""
     dataset, sources = options.dataset, list[Source]()
-    if whole_reader(dataset) is None:
+    if dataset_reader(dataset) is None:
         sources = find_sources(dataset, options.filters, FileChoice.of(options))
     found = Found(options, _usual(options, sources))
     problems = {}
@@ -57,7 +57,7 @@ def dataset_info(options: DatasetInfoOptions) -> None:
 def _usual(options: DatasetInfoOptions, sources: list[Source]) -> Usual | None:
     """Return the names that most recordings of a folder have; a store has one set of names."""
     dataset = options.dataset
-    if whole_reader(dataset) is not None:
+    if dataset_reader(dataset) is not None:
         return None
     files = [source.files for source in sources if source.problem is None]
     # As the files say it: nothing is selected or renamed.
@@ -68,7 +68,7 @@ def _records(
     options: DatasetInfoOptions, sources: list[Source]
 ) -> Iterator[tuple[str, Record | str]]:
     dataset = options.dataset
-    if whole_reader(dataset) is not None:
+    if dataset_reader(dataset) is not None:
         records = load_records(dataset, options)
         for number, position in each(records):
             yield records[number].id, records[number].with_position(position)

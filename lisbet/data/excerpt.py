@@ -6,8 +6,8 @@ import numpy as np
 
 from lisbet.core.config import Window
 from lisbet.data.bank import Bank, Plan
+from lisbet.data.reading import part_of
 from lisbet.data.record import Record
-from lisbet.data.tracks import part_of
 
 
 def excerpt(records: list[Record], plan: Plan, window: Window) -> tuple[Bank, Plan]:

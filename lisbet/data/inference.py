@@ -5,7 +5,6 @@ All of them are checked before the first one is used, and memory does not grow w
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from accelerate.utils import gather_object
@@ -15,9 +14,10 @@ from lisbet.core.errors import DataError
 from lisbet.data.bank import Bank
 from lisbet.data.files.versions import FileChoice
 from lisbet.data.load import Source, accepted, find_sources, load_records, read_all, read_one
-from lisbet.data.readers import whole_reader
+from lisbet.data.readers import dataset_reader
+from lisbet.data.reading import each
 from lisbet.data.record import Record
-from lisbet.data.tracks import Stored, each
+from lisbet.data.tracks import Stored, TrackStore
 from lisbet.distributed import environment
 from lisbet.distributed.memory import available_memory
 from lisbet.options import DataOptions
@@ -52,7 +52,7 @@ class Recordings(Bank):
         """Yield the number of each recording of this process, and a bank of it alone."""
         for place, tracks in each([self.records[number] for number in self.own]):
             record = self.records[self.own[place]]
-            alone = Record(record.id, tracks, record.features)
+            alone = Record.in_memory(record.id, tracks, record.features)
             yield self.own[place], Bank.from_records([alone])
 
 
@@ -109,14 +109,14 @@ def load_share(
     DataError
         On all processes, if some cannot be used. One message names each of them and why.
     """
-    if whole_reader(dataset) is not None:
+    if dataset_reader(dataset) is not None:
         records = load_records(dataset, options)  # their tracks are read when they are used
         return records, shares(np.array([r.frames for r in records]), processes)[rank]
     sources = find_sources(dataset, options.filters, FileChoice.of(options))
     own = shares(np.array([source.bytes for source in sources]), processes)[rank]
     mine = dict(zip(own, _read([sources[n] for n in own], dataset, options), strict=True))
-    told = [(number, _without_tracks(outcome)) for number, outcome in mine.items()]
-    outcomes = dict(pair for part in gather_object([told]) for pair in part) | mine
+    outlines = [(number, _without_tracks(outcome)) for number, outcome in mine.items()]
+    outcomes = dict(pair for part in gather_object([outlines]) for pair in part) | mine
     return accepted(dataset, sources, [outcomes[n] for n in range(len(sources))]), own
 
 
@@ -160,9 +160,9 @@ def _without_tracks(outcome: Record | str) -> Record | str:
     return outcome if isinstance(outcome, str) else _with_tracks_in(None, outcome)
 
 
-def _with_tracks_in(store: Files | None, record: Record) -> Record:
-    tracks: Any = Stored(store, 0, record.frames, record.missing, "", record.features)
-    return replace(record, position=tracks)
+def _with_tracks_in(store: TrackStore | None, record: Record) -> Record:
+    tracks = Stored(store, 0, record.frames, record.missing, "", record.features)
+    return replace(record, tracks=tracks)
 
 
 def _seen(source: Source) -> tuple[tuple[int, int], ...]:

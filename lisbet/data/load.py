@@ -13,7 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -34,7 +33,7 @@ from lisbet.data.labels import LABEL_READERS, LabelReader, Labels
 from lisbet.data.preparation.majority import usual_features
 from lisbet.data.preparation.prepare import prepare, selected
 from lisbet.data.preparation.time_axis import require_same_rate
-from lisbet.data.readers import READERS, whole_reader
+from lisbet.data.readers import DatasetReader, dataset_reader, recording_reader
 from lisbet.data.readers._peek import Peek
 from lisbet.data.readers.auto import format_of
 from lisbet.data.record import Record, from_dataset
@@ -101,8 +100,8 @@ def load_records(dataset: Dataset, options: DataOptions) -> list[Record]:
     DataError
         If there are none or some cannot be used. One message names each of them and why.
     """
-    if whole_reader(dataset) is not None:
-        return _load_whole(dataset, options)
+    if (reader := dataset_reader(dataset)) is not None:
+        return _load_whole(reader, dataset, options)
     sources = find_sources(dataset, options.filters, FileChoice.of(options))
     return accepted(dataset, sources, list(read_all(sources, dataset, options)))
 
@@ -132,7 +131,7 @@ def accepted(dataset: Dataset, sources: list[Source], outcomes: list[Record | st
     return records
 
 
-def _load_whole(dataset: Dataset, options: DataOptions) -> list[Record]:
+def _load_whole(reader: DatasetReader, dataset: Dataset, options: DataOptions) -> list[Record]:
     """Read a dataset that was prepared when it was converted."""
     defaults = DataOptions.model_fields
     given = [name for name in NOT_FOR_STORES if getattr(options, name) != defaults[name].default]
@@ -141,9 +140,7 @@ def _load_whole(dataset: Dataset, options: DataOptions) -> list[Record]:
             f"{dataset.path} holds prepared recordings, so --{', --'.join(given)} cannot apply; "
             "leave it out here, and pass it to betman convert_dataset"
         )
-    read = whole_reader(dataset)
-    assert read is not None
-    records = read(dataset.path, annotated=dataset.annotations is not None)
+    records = reader.read(dataset.path, dataset.annotations is not None)
     kept = [record for record in records if _passes(record.id, options.filters)]
     if not kept:
         raise _none_passes(dataset, [record.id for record in records], options.filters)
@@ -393,9 +390,7 @@ def read_one(
     if source.problem is not None:
         return source.problem
     try:
-        read = READERS[dataset.format].read
-        assert read is not None
-        raw = read(list(source.files))
+        raw = recording_reader(dataset.format).read(list(source.files))
         record = from_dataset(source.id, source.files[0], raw, **options.of_times)
         if prepared:
             record = prepare(
@@ -514,8 +509,8 @@ def ordered(record: Record, usual: Features, holders: str = "expected") -> Recor
     if differing:
         raise DataError("; ".join(differing) + " (see --select_coords and --rename_coords)")
     selection = Selection(**usual.model_dump())
-    if isinstance(record.position, Stored):  # it stays in its store
-        position: Any = record.position.reordered(usual)
+    if isinstance(record.tracks, Stored):  # it stays in its store
         steps = (*record.steps, f"selected {selection}")
-        return replace(record, position=position, features=usual, steps=steps)
+        tracks = record.tracks.reordered(usual)
+        return replace(record, tracks=tracks, features=usual, steps=steps)
     return selected(record, selection)

@@ -1,9 +1,9 @@
-"""One recording in memory, as every reader hands it on."""
+"""One recording, as every reader returns it."""
 
-import hashlib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import xarray as xr
@@ -14,6 +14,7 @@ from lisbet.data.files.limits import require_memory
 from lisbet.data.files.netcdf import names_along
 from lisbet.data.labels import Labels
 from lisbet.data.preparation.time_axis import time_axis
+from lisbet.data.tracks import InMemory, Tracks
 
 AXES = {"time": "time", "individuals": "individual", "keypoints": "keypoint", "space": "space"}
 """Dimensions of a recording, and how the newer movement format spells them."""
@@ -27,10 +28,9 @@ class Record:
     ----------
     id : str
         Path of the recording's folder, relative to the data path.
-    position : ndarray
-        (frames, individuals, keypoints, space). Pixels as read, [0, 1] once prepared; a missing
-        point is NaN along all axes. Of a converted dataset, it is read when it is used
-        (`tracks.Stored`).
+    tracks : Tracks
+        Pixels as read, [0, 1] once prepared. Those of a converted dataset are read when they are
+        used.
     features : Features
         Names along the last three axes.
     fps : float or None
@@ -50,7 +50,7 @@ class Record:
     """
 
     id: str
-    position: np.ndarray
+    tracks: Tracks
     features: Features
     fps: float | None = None
     image_size_px: tuple[float, ...] | None = None
@@ -62,26 +62,31 @@ class Record:
     @property
     def frames(self) -> int:
         """Number of frames."""
-        return len(self.position)
+        return self.tracks.frames
 
     @property
     def missing(self) -> float:
-        """Share of the points (individual, keypoint, frame) that are missing."""
-        known: float | None = getattr(self.position, "missing", None)
-        return float(np.isnan(self.position[..., 0]).mean()) if known is None else known
+        """Fraction of the points (individual, keypoint, frame) that are missing."""
+        return self.tracks.missing
 
-    def with_position(self, position: np.ndarray) -> "Record":
-        """Return the recording with other tracks."""
-        return replace(self, position=position)
+    @property
+    def position(self) -> np.ndarray:
+        """All tracks, (frames, individuals, keypoints, space), read if they are in a store."""
+        return self.tracks.read(0, self.frames)
+
+    @classmethod
+    def in_memory(cls, record_id: str, position: np.ndarray, features: Features) -> Self:
+        """Make a recording from an array (frames, individuals, keypoints, space)."""
+        return cls(record_id, InMemory(position), features)
+
+    def with_position(self, position: np.ndarray, *steps: str) -> Self:
+        """Return the recording with other tracks, made from these by some further steps."""
+        return replace(self, tracks=InMemory(position), steps=(*self.steps, *steps))
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the tracks as they stand in a bank: float32, 0 where a point is missing."""
-        known: str | None = getattr(self.position, "digest", None)
-        if known is not None:
-            return known
-        values = np.nan_to_num(np.asarray(self.position, np.float32), nan=0.0)
-        return hashlib.sha256(values.tobytes()).hexdigest()
+        """SHA-256 of the tracks in float32, with 0 for missing points."""
+        return self.tracks.digest
 
 
 def from_dataset(
@@ -132,7 +137,7 @@ def from_dataset(
         confidence = None if confidence is None else _on_rows(confidence, times.rows, source)
     return Record(
         id=record_id,
-        position=values,
+        tracks=InMemory(values),
         features=features,
         fps=times.fps,
         image_size_px=_size(dataset.attrs.get("image_size_px")),

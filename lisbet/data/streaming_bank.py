@@ -17,9 +17,9 @@ import torch
 
 from lisbet.core.errors import DataError
 from lisbet.data.bank import Bank
+from lisbet.data.reading import fill
 from lisbet.data.record import Record
 from lisbet.data.rng import uniforms
-from lisbet.data.tracks import fill
 
 log = logging.getLogger(__name__)
 

@@ -64,8 +64,8 @@ class ModelConfig(Config):
                 f"the backbone takes {self.backbone_config.feature_dim} features, but the input "
                 f"features make {self.input_features.size}"
             )
-        longest = getattr(self.backbone_config, "max_length", self.window_size)
-        if longest < self.window_size:
+        longest = self.backbone_config.longest_window
+        if longest is not None and longest < self.window_size:
             raise ValueError(
                 f"the backbone takes {longest} frames, but the window has {self.window_size}"
             )

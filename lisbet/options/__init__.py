@@ -24,16 +24,24 @@ from lisbet.options._base import (
     extra_of,
 )
 from lisbet.options._data import ConvertOptions, DatasetInfoOptions
-from lisbet.options._fetch import DATASETS, PUBLISHED_MODELS, FetchModelOptions, FetchOptions
+from lisbet.options._fetch import (
+    DATASET_GROUP,
+    DATASETS,
+    PUBLISHED_MODELS,
+    FetchModelOptions,
+    FetchOptions,
+)
 from lisbet.options._look import DoctorOptions, PlotHistoryOptions, RunsOptions
-from lisbet.options._model import ModelOptions, OptimizationOptions
+from lisbet.options._model import BACKBONE_SIZES, ModelOptions, OptimizationOptions
 from lisbet.options._outputs import CheckpointOptions, TrackingOptions
 from lisbet.options._recordings import DataOptions
 from lisbet.options._slurm import SlurmScriptOptions
 from lisbet.options._train import TrainingOptions, TrainOptions
 
 __all__ = [
+    "BACKBONE_SIZES",
     "DATASETS",
+    "DATASET_GROUP",
     "LAUNCH_OPTIONS",
     "PUBLISHED_MODELS",
     "AnnotateOptions",

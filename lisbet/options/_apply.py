@@ -94,8 +94,8 @@ class AnnotateOptions(InferenceOptions, LaunchOptions):
 models/mice/weights/weights_last.pt
     """
 
-    task: Literal["multiclass", "multilabel"] | None = option(
-        None, "head to use, for a model that has both", affects="nothing"
+    task: str | None = option(
+        None, "supervised head to use, for a model that has several", affects="nothing"
     )
     output_path: Path = option(
         Path("."), "folder that contains annotations/", affects="nothing", group="output"
@@ -123,8 +123,8 @@ models/mice/weights/weights_last.pt
         group="data",
         known=LABEL_READER_NAMES,
     )
-    task: Literal["multiclass", "multilabel"] | None = option(
-        None, "head to evaluate, for a model that has both", affects="nothing"
+    task: str | None = option(
+        None, "supervised head to evaluate, for a model that has several", affects="nothing"
     )
     split: Literal["all", "train", "dev"] = option(
         "all",

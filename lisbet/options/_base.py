@@ -36,10 +36,19 @@ from lisbet.core.errors import ConfigError, unknown
 from lisbet.core.option_text import join_paths, split_paths, split_words
 from lisbet.core.registry import Registry
 
-TASK_NAMES: Registry[Any] = Registry("task", "lisbet.tasks", "TASK")
-BACKBONE_NAMES: Registry[Any] = Registry("backbone", "lisbet.models.backbones", "BACKBONE")
-READER_NAMES: Registry[Any] = Registry("data format", "lisbet.data.readers", "READER")
-LABEL_READER_NAMES: Registry[Any] = Registry("annotation format", "lisbet.data.labels", "READER")
+TASK_NAMES: Registry[Any] = Registry("task", "lisbet.tasks", "TASK", "lisbet.tasks")
+BACKBONE_NAMES: Registry[Any] = Registry(
+    "backbone", "lisbet.models.backbones", "BACKBONE", "lisbet.backbones"
+)
+READER_NAMES: Registry[Any] = Registry(
+    "data format", "lisbet.data.readers", "READER", "lisbet.readers"
+)
+LABEL_READER_NAMES: Registry[Any] = Registry(
+    "annotation format", "lisbet.data.labels", "READER", "lisbet.annotations"
+)
+LOGGER_NAMES: Registry[Any] = Registry(
+    "logger", "lisbet.training.loggers", "LOGGER", "lisbet.loggers"
+)
 BASE = "-base"
 """A backbone's default sizes are its preset <backbone>-base."""
 PRESETS = [f"{name}{BASE}" for name in BACKBONE_NAMES]

@@ -1,4 +1,4 @@
-"""The options of what brings datasets and models."""
+"""The options of commands that fetch datasets and models."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from pydantic import (
 
 from lisbet.core.config import require_name
 from lisbet.core.errors import ConfigError, unknown
+from lisbet.core.registry import installed
 from lisbet.options._base import Options, option, positional
 
 DATASETS = {
@@ -18,7 +19,10 @@ DATASETS = {
     "CalMS21_Task3": "lisbet.data.hub.calms21:task3",
     "MABe22_MouseTriplets": "lisbet.data.hub.mabe22:triplets",
 }
-"""Datasets by the name that users type, and the function that brings each."""
+"""Datasets by the name that users type, and the function that fetches each."""
+DATASET_GROUP = "lisbet.datasets"
+"""Entry points of other packages: functions that take the options and return a folder."""
+
 PUBLISHED_MODELS = {
     name: f"gchindemi/{name}"
     for name in ("lisbet32x4-calms21U-embedder", "lisbet32x4-calms21UftT1-classifier")
@@ -26,15 +30,20 @@ PUBLISHED_MODELS = {
 """Models by the name that users type, and their repositories on the Hugging Face hub."""
 
 
+def dataset_names() -> list[str]:
+    """Return the names of all datasets, also of other packages."""
+    return [*DATASETS, *sorted(installed(DATASET_GROUP))]
+
+
 class FetchOptions(Options):
-    """Bring a dataset into the datasets folder.
+    """Download or make a dataset, in the datasets folder.
 
     Examples
     --------
     betman fetch_dataset SampleData
     """
 
-    dataset_id: str = positional("name of the dataset", known=DATASETS)
+    dataset_id: str = positional("name of the dataset", known=dataset_names())
     download_path: Path = option(
         Path("."), "folder that contains datasets/", affects="nothing", group="output"
     )
@@ -55,14 +64,14 @@ class FetchOptions(Options):
     @field_validator("dataset_id")
     @classmethod
     def _known_dataset(cls, name: str) -> str:
-        names = {known.lower(): known for known in DATASETS}
+        names = {known.lower(): known for known in dataset_names()}
         if name.lower() not in names:
-            raise ConfigError(unknown("dataset", name, DATASETS))
+            raise ConfigError(unknown("dataset", name, names.values()))
         return names[name.lower()]
 
 
 class FetchModelOptions(Options):
-    """Bring a published model into the models folder.
+    """Download a published model into the models folder.
 
     Examples
     --------

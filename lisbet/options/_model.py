@@ -19,6 +19,14 @@ from lisbet.options._base import (
     option,
 )
 
+BACKBONE_SIZES = {
+    "emb_dim": "embedding_dim",
+    "num_layers": "num_layers",
+    "num_heads": "num_heads",
+    "hidden_dim": "hidden_dim",
+}
+"""Options that set a size of the backbone, and the field of its configuration that they set."""
+
 
 class ModelOptions(Options):
     """What the network is, and on which tasks it is trained."""
@@ -125,13 +133,11 @@ class ModelOptions(Options):
     @property
     def backbone_settings(self) -> dict[str, Any]:
         """The user's changes to the preset, by the names of the backbone's configuration."""
-        short = {
-            "embedding_dim": self.emb_dim,
-            "num_layers": self.num_layers,
-            "num_heads": self.num_heads,
-            "hidden_dim": self.hidden_dim,
+        given = {
+            name: value
+            for option, name in BACKBONE_SIZES.items()
+            if (value := getattr(self, option)) is not None
         }
-        given = {name: value for name, value in short.items() if value is not None}
         return given | self.set.by_owner().get("backbone", {})
 
 

@@ -7,7 +7,7 @@ from pydantic import field_validator, model_validator
 
 from lisbet.core.config import Interval, Words, require_name
 from lisbet.core.errors import ConfigError
-from lisbet.options._base import HoursText, IntervalText, Options, option
+from lisbet.options._base import LOGGER_NAMES, HoursText, IntervalText, Options, option
 
 
 class CheckpointOptions(Options):
@@ -123,6 +123,13 @@ class TrackingOptions(Options):
     )
     tensorboard: bool = option(False, "log to TensorBoard", affects="run", group="tracking")
     wandb: bool = option(False, "log to Weights & Biases (W&B)", affects="run", group="tracking")
+    loggers: Words = option(
+        (),
+        "further loggers, such as those of other installed packages, comma separated",
+        affects="run",
+        group="tracking",
+        known=LOGGER_NAMES,
+    )
     wandb_project: str | None = option(
         None, "W&B project (default: WANDB_PROJECT, or lisbet)", affects="run", group="tracking"
     )
@@ -152,15 +159,25 @@ class TrackingOptions(Options):
         group="tracking",
     )
 
+    @field_validator("loggers")
+    @classmethod
+    def _known_loggers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(LOGGER_NAMES.require(name) for name in names)
+
     @model_validator(mode="after")
     def _wandb_options_need_wandb(self) -> Self:
         for name in type(self).model_fields:
-            if name.startswith("wandb_") and getattr(self, name) and not self.wandb:
+            if name.startswith("wandb_") and getattr(self, name) and not self.uses_wandb:
                 raise ConfigError(f"--{name} needs --wandb")
         return self
 
     @property
+    def uses_wandb(self) -> bool:
+        """Whether the run is logged to W&B."""
+        return self.wandb or "wandb" in self.loggers
+
+    @property
     def picture_every(self) -> int:
         """Number of epochs between two pictures, 0 for none."""
-        default = 10 if self.wandb or self.tensorboard else 0
+        default = 10 if self.uses_wandb or self.tensorboard or self.loggers else 0
         return default if self.embedding_every is None else self.embedding_every

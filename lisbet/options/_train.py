@@ -95,13 +95,8 @@ class TrainingOptions(
         return self
 
     @model_validator(mode="after")
-    def _window_is_possible(self) -> Self:
-        slowest = 0.5 if "warp" in self.task_ids else 1.0
-        if round(slowest * self.fps_scaling * self.window.size) < 2:
-            raise ConfigError(
-                f"--fps_scaling={self.fps_scaling:g} leaves less than two frames of a recording "
-                f"for a window of {self.window_size}; use larger values"
-            )
+    def _window_covers_two_frames(self) -> Self:
+        self.window.require_two_frames(self.fps_scaling)
         return self
 
     @property

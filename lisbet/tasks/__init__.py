@@ -2,8 +2,8 @@
 
 from lisbet.core.registry import Registry
 from lisbet.tasks._supervised import SupervisedTask
-from lisbet.tasks._task import Task
+from lisbet.tasks._task import SelfSupervisedTask, Task
 
-TASKS: Registry[type[Task]] = Registry("task", __name__, "TASK")
+TASKS: Registry[type[Task]] = Registry("task", __name__, "TASK", "lisbet.tasks", Task)
 
-__all__ = ["TASKS", "SupervisedTask", "Task"]
+__all__ = ["TASKS", "SelfSupervisedTask", "SupervisedTask", "Task"]

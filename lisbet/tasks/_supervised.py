@@ -1,7 +1,10 @@
 """Tasks that learn what a person has annotated."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import PrivateAttr
@@ -11,6 +14,9 @@ from lisbet.core.errors import DataError
 from lisbet.data.bank import Bank, Plan
 from lisbet.models.heads import AnyHeadConfig, FrameHeadConfig
 from lisbet.tasks._task import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class SupervisedTask(Task):
@@ -46,6 +52,56 @@ class SupervisedTask(Task):
     @abstractmethod
     def targets(self, active: np.ndarray) -> np.ndarray:
         """Turn behaviours (frames, behaviours) into labels (frames, …)."""
+
+    @staticmethod
+    @abstractmethod
+    def decide(logits: np.ndarray) -> np.ndarray:
+        """Return what the task predicts from logits (frames, classes): same shape, bool."""
+
+    @staticmethod
+    def true_classes(annotated: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+        """Return the right answers for annotated frames (frames, classes), bool, of any task.
+
+        Raises
+        ------
+        DataError
+            If the annotations do not fit the task.
+        """
+        del classes
+        return annotated
+
+    @staticmethod
+    @abstractmethod
+    def report(
+        truth: np.ndarray, logits: np.ndarray, classes: Sequence[str], ignore: int | None
+    ) -> tuple[dict[str, Any], pd.DataFrame]:
+        """Score predictions.
+
+        Parameters
+        ----------
+        truth : ndarray
+            (frames, classes), bool, see `true_classes`.
+        logits : ndarray
+            (frames, classes).
+        classes : sequence of str
+            Names.
+        ignore : int or None
+            Index of a class that is not scored.
+
+        Returns
+        -------
+        report : dict
+            ``accuracy``; the means over all classes, which are None if the score of a class is;
+            ``baselines``, ``classes``, with the scores of each, and ``undefined``: why scores are
+            None, by their names, and for each class. See `lisbet.tasks._frame_scores`.
+        confusion : DataFrame
+            Counts of frames, with one row per class.
+
+        Raises
+        ------
+        LisbetError
+            If nothing is left to score.
+        """
 
     @property
     def score_counts(self) -> int:

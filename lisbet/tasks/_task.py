@@ -1,4 +1,4 @@
-"""What a task has to offer."""
+"""The interface of a task."""
 
 from abc import abstractmethod
 from typing import ClassVar
@@ -28,12 +28,15 @@ class Task(Config):
         Whether its labels are annotations; it is then given recordings that have some.
     min_recordings : int
         How many recordings it needs to make samples of.
+    slowest : float
+        Smallest speed, relative to the recording, at which it plays a window.
     """
 
     columns: ClassVar[int]
     score: ClassVar[str]
     supervised: ClassVar[bool] = False
     min_recordings: ClassVar[int] = 1
+    slowest: ClassVar[float] = 1.0
 
     @property
     def classes(self) -> tuple[str, ...]:

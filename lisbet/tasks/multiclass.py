@@ -1,5 +1,10 @@
 """One behaviour in each frame: which?"""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +14,9 @@ from lisbet.core.errors import DataError
 from lisbet.data.bank import Bank
 from lisbet.tasks._counts import decisions, macro_f1
 from lisbet.tasks._supervised import SupervisedTask
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OTHER = "other"
 """Class of the frames without a behaviour, added where there are any."""
@@ -35,6 +43,61 @@ class Multiclass(SupervisedTask):
         if len(classes) < 2:
             raise DataError(f"task 'multiclass' needs two classes, but there is only {classes[0]}")
         return classes
+
+    @staticmethod
+    def decide(logits: np.ndarray) -> np.ndarray:
+        """Return one True in each row of (frames, classes): the largest logit."""
+        return np.eye(logits.shape[1], dtype=bool)[logits.argmax(axis=1)]
+
+    @staticmethod
+    def true_classes(annotated: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+        """Return the class of each frame; one without behaviour is `other`, if there is that class.
+
+        Raises
+        ------
+        DataError
+            If a frame does not have exactly one class.
+        """
+        truth = annotated.copy()
+        if OTHER in classes:
+            truth[~annotated.any(axis=1), list(classes).index(OTHER)] = True
+        if (bad := np.flatnonzero(truth.sum(axis=1) != 1)).size:
+            raise DataError(
+                f"{len(bad)} frames do not have exactly one of the classes {', '.join(classes)} "
+                f"(the first is frame {bad[0]} counted over all recordings)"
+            )
+        return truth
+
+    @staticmethod
+    def report(
+        truth: np.ndarray, logits: np.ndarray, classes: Sequence[str], ignore: int | None
+    ) -> tuple[dict[str, Any], pd.DataFrame]:
+        """Score one class per frame; the confusion has true classes (rows) and predicted ones.
+
+        Frames whose true class is ignored are left out everywhere. Predicting the ignored class in
+        another frame is a mistake like any other.
+        """
+        import pandas as pd
+        from sklearn.metrics import confusion_matrix
+
+        from lisbet.tasks import _frame_scores
+
+        actual = truth.argmax(axis=1)
+        scored = np.ones(len(actual), dtype=bool) if ignore is None else actual != ignore
+        if not scored.any():
+            raise DataError("no frame is left to score")
+        actual, logits, truth = actual[scored], logits[scored].astype(np.float64), truth[scored]
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probability = odds / odds.sum(axis=1, keepdims=True)
+        shown = [number for number in range(len(classes)) if number != ignore]
+        decided = Multiclass.decide(logits)
+        predicted = decided.argmax(axis=1)
+        matrix = confusion_matrix(actual, predicted, labels=range(len(classes)))
+        confusion = pd.DataFrame(matrix, index=list(classes), columns=list(classes)).iloc[shown]
+        report = {"accuracy": float((actual == predicted).mean())}
+        names = [classes[number] for number in shown]
+        columns = truth[:, shown], decided[:, shown], probability[:, shown]
+        return report | _frame_scores.scores_of(*columns, names, exclusive=True), confusion
 
     def targets(self, active: np.ndarray) -> np.ndarray:
         """Return the number of the class of each frame: (frames,), int64."""

@@ -1,13 +1,22 @@
 """Any number of behaviours in each frame: which?"""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lisbet.core.errors import ConfigError
 from lisbet.data.bank import Bank
 from lisbet.tasks._counts import decisions, macro_f1
 from lisbet.tasks._supervised import SupervisedTask
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Multilabel(SupervisedTask):
@@ -16,6 +25,40 @@ class Multilabel(SupervisedTask):
     def name_classes(self, bank: Bank) -> tuple[str, ...]:
         """Return the behaviours."""
         return bank.behaviors
+
+    @staticmethod
+    def decide(logits: np.ndarray) -> np.ndarray:
+        """Return the behaviours with a positive logit: (frames, classes), bool."""
+        return logits > 0
+
+    @staticmethod
+    def report(
+        truth: np.ndarray, logits: np.ndarray, classes: Sequence[str], ignore: int | None
+    ) -> tuple[dict[str, Any], pd.DataFrame]:
+        """Score any number of classes per frame; the column of an ignored class is left out.
+
+        The accuracy is the fraction of right answers over all frames and classes, and the confusion
+        counts the four outcomes of each class.
+        """
+        import pandas as pd
+        from sklearn.metrics import confusion_matrix
+
+        from lisbet.tasks import _frame_scores
+
+        shown = [number for number in range(len(classes)) if number != ignore]
+        if not shown:
+            raise ConfigError("--ignore_index leaves no class to score")
+        decided = Multilabel.decide(logits)
+        counts = {
+            classes[n]: confusion_matrix(truth[:, n], decided[:, n], labels=[True, False]).ravel()
+            for n in shown
+        }
+        columns = ["true positive", "false negative", "false positive", "true negative"]
+        confusion = pd.DataFrame.from_dict(counts, orient="index", columns=columns)
+        report = {"accuracy": float((truth[:, shown] == decided[:, shown]).mean())}
+        names = [classes[number] for number in shown]
+        scored = truth[:, shown], decided[:, shown], logits[:, shown]
+        return report | _frame_scores.scores_of(*scored, names, exclusive=False), confusion
 
     def targets(self, active: np.ndarray) -> np.ndarray:
         """Return 0 or 1 for each behaviour: (frames, classes), float32."""

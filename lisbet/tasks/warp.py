@@ -15,6 +15,7 @@ class Warp(SelfSupervisedTask):
     """Label 1: the window holds more frames than its size, so that it looks fast (speed > 1)."""
 
     columns: ClassVar[int] = 2
+    slowest: ClassVar[float] = SLOWEST
 
     def plan(self, uniform: np.ndarray, bank: Bank, window: Window) -> tuple[Plan, np.ndarray]:
         """Draw a window and its speed."""

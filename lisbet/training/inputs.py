@@ -22,7 +22,7 @@ from lisbet.distributed.start import mixed_precision_of
 from lisbet.models import model_dir
 from lisbet.models.backbones import BACKBONES
 from lisbet.models.multitask import ModelConfig, require_whole_backbone
-from lisbet.options import TrainingOptions, TrainOptions, affecting
+from lisbet.options import BACKBONE_SIZES, TrainingOptions, TrainOptions, affecting
 from lisbet.tasks import TASKS, Task
 from lisbet.training import run_folder
 from lisbet.training.checkpoint import resume
@@ -109,10 +109,7 @@ class TrainingInputs:
         resolved |= {
             "run_id": self.config.model_id,
             "mixed_precision": mixed_precision_of(strategy.accelerator),
-            "emb_dim": sizes["embedding_dim"],
-            "num_layers": sizes["num_layers"],
-            "num_heads": sizes.get("num_heads"),
-            "hidden_dim": sizes["hidden_dim"],
+            **{option: sizes.get(name) for option, name in BACKBONE_SIZES.items()},
             # Samples follow from it.
             "bank_memory": str(Size(bytes=self.loaded.memory)),
         }
@@ -203,6 +200,8 @@ def check_without_recordings(options: TrainingOptions) -> dict[str, Task]:
     settings = options.set.by_owner()
     tasks = {name: _configured_task(name, settings.get(name, {})) for name in options.task_ids}
     backbone_config(options, feature_dim=1)
+    slowest = min(task.slowest for task in tasks.values())
+    options.window.require_two_frames(options.fps_scaling, slowest)
     return tasks
 
 
@@ -215,7 +214,7 @@ def backbone_config(options: TrainingOptions, feature_dim: int) -> dict[str, Any
         On a setting that the backbone does not have, or sizes that do not fit each other.
     """
     kind = BACKBONES[options.backbone].Config
-    own = sorted(kind.model_fields.keys() - {"feature_dim", "max_length"})
+    own = sorted(kind.model_fields.keys() - kind.derived)
     settings = options.backbone_settings
     if strange := settings.keys() - set(own):
         raise ConfigError(
@@ -238,13 +237,16 @@ def model_config(
 ) -> ModelConfig:
     """Return the configuration of the network that the options ask for."""
     backbone = backbone_config(options, features.size)
-    hidden_dim = backbone["hidden_dim"] if options.head_type == "mlp" else None
+    sizes = BACKBONES[options.backbone].Config(
+        **{name: value for name, value in backbone.items() if name != "type"}
+    )
+    hidden_dim = sizes.head_hidden_dim if options.head_type == "mlp" else None
     return ModelConfig(
         model_id=run_id,
         backbone=backbone,
         input_features=features,
         out_heads={
-            name: task.head(backbone["embedding_dim"], hidden_dim, options.window)
+            name: task.head(sizes.embedding_dim, hidden_dim, options.window)
             for name, task in tasks.items()
         },
         window_size=options.window_size,

@@ -23,7 +23,7 @@ from lisbet.training.datasets.batching import Batching
 from lisbet.training.debug import print_step
 from lisbet.training.dry_run import describe_start
 from lisbet.training.inputs import TrainingInputs
-from lisbet.training.logging import identity, require_installed
+from lisbet.training.loggers import identity, require_available
 from lisbet.training.logging.model_card import write_card
 from lisbet.training.optim import make_optimizer, rate_factor
 from lisbet.training.stopping import StopSignal
@@ -107,7 +107,7 @@ def make_trainer(
         The checkpoint to resume from.
     """
     batching = Batching.of(options.batch_size, accelerator.num_processes, options.micro_batch_size)
-    require_installed(options)
+    require_available(options)
     inputs = TrainingInputs.from_options(options, accelerator.device)
     checkpoint = None
     if inputs.resuming:

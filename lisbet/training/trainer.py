@@ -25,7 +25,7 @@ from lisbet.training.datasets.batching import Batching
 from lisbet.training.datasets.sample_hashes import HASHES, SampleHashes
 from lisbet.training.evaluate import evaluate, forward
 from lisbet.training.inputs import TrainingInputs
-from lisbet.training.logging import agent_identity
+from lisbet.training.loggers import agent_identity
 from lisbet.training.logging.history import HISTORY, write_history
 from lisbet.training.logging.metrics import MetricsLogger
 from lisbet.training.logging.pictures import draw

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lisbet.core.errors import DataError
 from lisbet.data.files.versions import FileChoice, arranged
-from lisbet.data.readers import READERS
+from lisbet.data.readers import recording_reader
 from lisbet.data.readers._peek import Peek
 from lisbet.data.readers._reader import Kind
 from lisbet.data.readers.auto import format_of
@@ -101,7 +101,7 @@ def look_into(folder: Path, names: list[str], wanted: str, choice: FileChoice) -
 def _kind(path: Path, wanted: str) -> tuple[str | None, Kind | None]:
     """Return format and kind of a file; one with a documented name of the wanted format is its."""
     own, kind = format_of(Peek(path))
-    if own != wanted and READERS[wanted].matches(path.name):
+    if own != wanted and recording_reader(wanted).matches(path.name):
         return wanted, Kind(f"{wanted} file by its name")
     return own, kind
 
@@ -119,7 +119,7 @@ def _arrange(found: Folder, candidates: dict[str, list[Path]], choice: FileChoic
         found.recordings.append(("", tuple(files), problem))
         return
     for name, own in candidates.items():
-        reader = READERS[name]
+        reader = recording_reader(name)
         documented = [file for file in own if reader.matches(file.name)]
         plain = choice == FileChoice()
         if plain and not reader.several and len(documented) == 1 < len(own):

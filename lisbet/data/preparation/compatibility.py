@@ -69,7 +69,7 @@ def preparation_of(records: list[Record], options: DataOptions) -> dict[str, Val
 
 def _stored(record: Record) -> dict[str, Any] | None:
     """Return the options that a recording was converted with; None if it was not converted."""
-    store = record.position.store if isinstance(record.position, Stored) else None
+    store = record.tracks.store if isinstance(record.tracks, Stored) else None
     group = getattr(store, "group", None)
     return None if group is None else dict(group.attrs["preparation"])
 

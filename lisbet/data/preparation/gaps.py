@@ -44,7 +44,7 @@ def with_confidence(record: Record, minimum: float | None) -> Record:
             f"every point has a confidence below {minimum:g}; pass a smaller --min_confidence"
         )
     step = f"{lost} points of confidence below {minimum:g} taken for missing"
-    return replace(record, position=position, confidence=None, steps=(*record.steps, step))
+    return replace(record.with_position(position, step), confidence=None)
 
 
 def without_gaps(record: Record, max_gap: int) -> Record:
@@ -78,4 +78,4 @@ def without_gaps(record: Record, max_gap: int) -> Record:
         + position[last, individual, keypoint] * share
     )
     step = f"{len(at)} points interpolated, in gaps of at most {max_gap} frames"
-    return replace(record, position=filled, steps=(*record.steps, step))
+    return record.with_position(filled, step)

@@ -5,13 +5,11 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from lisbet.core.config import Dataset, Features
 from lisbet.data.annotations import annotation_file, choice_of
 from lisbet.data.labels import LABEL_READERS
 from lisbet.data.preparation.prepare import renamed, selected
-from lisbet.data.readers import READERS
+from lisbet.data.readers import recording_reader
 from lisbet.data.record import from_dataset
 from lisbet.options import DataOptions
 
@@ -111,11 +109,9 @@ def read_usual(
 
 def _features(files: tuple[Path, ...], dataset: Dataset, options: DataOptions) -> Features:
     """Return the names of a recording once it is prepared."""
-    reader = READERS[dataset.format]
-    read = reader.head or reader.read
-    assert read is not None
-    record = from_dataset("", files[0], read(list(files)), **options.of_times)
-    record = replace(record, position=np.asarray(record.position[:1]))
+    head = recording_reader(dataset.format).read_head(list(files))
+    record = from_dataset("", files[0], head, **options.of_times)
+    record = record.with_position(record.tracks.read(0, 1))
     if options.select_coords is not None:
         record = selected(record, options.select_coords)
     if options.rename_coords is not None:
@@ -133,7 +129,6 @@ def _behaviors(
     choice = choice_of(files, options, file, video)
     if reader.names is not None:
         return reader.names(file, choice=choice)
-    read = READERS[dataset.format].read
-    assert read is not None
-    record = from_dataset("", files[0], read(list(files)), **options.of_times)
+    raw = recording_reader(dataset.format).read(list(files))
+    record = from_dataset("", files[0], raw, **options.of_times)
     return reader.read(file, record.frames, record.fps, choice=choice).behaviors

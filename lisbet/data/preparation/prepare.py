@@ -83,11 +83,9 @@ def selected(record: Record, select: Selection) -> Record:
             confidence = np.take(confidence, places, axis=AXIS[axis])
         names[axis] = wanted
     return replace(
-        record,
-        position=position,
+        record.with_position(position, f"selected {select}"),
         confidence=confidence,
         features=Features(**names),
-        steps=(*record.steps, f"selected {select}"),
     )
 
 
@@ -130,7 +128,7 @@ def without_outsiders(record: Record, size: tuple[float, ...]) -> Record:
     if np.isnan(position).all():
         raise DataError(f"every point lies outside {video}")
     step = f"{lost} points outside {video} taken for missing"
-    return replace(record, position=position, steps=(*record.steps, step))
+    return record.with_position(position, step)
 
 
 def scaled(record: Record, size: tuple[float, ...]) -> Record:
@@ -184,11 +182,7 @@ def scaled_robustly(record: Record, max_gap: int = 0) -> Record:
     position = np.where(inside, record.position, np.nan)
     lost = int(np.isnan(position[..., 0]).sum() - np.isnan(record.position[..., 0]).sum())
     limits = ", ".join(f"{lo:.5g} to {hi:.5g}" for lo, hi in zip(low, high, strict=True))
-    record = replace(
-        record,
-        position=position,
-        steps=(*record.steps, f"{lost} points outside {limits} taken for missing"),
-    )
+    record = record.with_position(position, f"{lost} points outside {limits} taken for missing")
     record = without_gaps(record, max_gap)
     position = np.clip((record.position.astype(np.float64) - low) / extent, 0, 1)  # of rounding
     percentiles = f"{PERCENTILES[0]:g} and {PERCENTILES[1]:g}"
@@ -200,4 +194,4 @@ def scaled_robustly(record: Record, max_gap: int = 0) -> Record:
 
 
 def _finished(record: Record, position: np.ndarray, step: str) -> Record:
-    return replace(record, position=position.astype(np.float32), steps=(*record.steps, step))
+    return record.with_position(position.astype(np.float32), step)

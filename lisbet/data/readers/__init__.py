@@ -1,25 +1,44 @@
-"""Formats of tracking files: one file is one format.
+"""Formats of recordings: one file is one format.
 
-A module holds ``READER``: which files belong to it, and how those of one recording are read.
+A module holds ``READER``: a RecordingReader, which reads the tracking files of one recording, or a
+DatasetReader, which reads a whole dataset.
 """
 
-from collections.abc import Callable
-
-from lisbet.core.address import is_address
 from lisbet.core.config import Dataset
 from lisbet.core.registry import Registry
-from lisbet.data.readers._reader import Reader
-from lisbet.data.record import Record
+from lisbet.data.readers._peek import Peek
+from lisbet.data.readers._reader import DatasetReader, Kind, RecordingReader
 
-READERS: Registry[Reader] = Registry("data format", __name__, "READER")
-
-
-def whole_reader(dataset: Dataset) -> Callable[..., list[Record]] | None:
-    """Return what reads a dataset as a whole; None for a folder of recordings."""
-    if dataset.format != "auto":
-        return READERS[dataset.format].whole
-    stored = is_address(dataset.path) or (dataset.path / "zarr.json").is_file()
-    return READERS["zarr"].whole if stored else None
+READERS: Registry[RecordingReader | DatasetReader] = Registry(
+    "data format", __name__, "READER", "lisbet.readers", (RecordingReader, DatasetReader)
+)
 
 
-__all__ = ["READERS", "Reader", "whole_reader"]
+def dataset_reader(dataset: Dataset) -> DatasetReader | None:
+    """Return the reader of a dataset as a whole; None for a folder of recordings."""
+    names = READERS if dataset.format == "auto" else [dataset.format]
+    for name in names:
+        reader = READERS[name]
+        if isinstance(reader, DatasetReader) and (
+            dataset.format != "auto" or reader.recognises(dataset.path)
+        ):
+            return reader
+    return None
+
+
+def recording_reader(name: str) -> RecordingReader:
+    """Return the reader of the tracking files of a format that is not one of whole datasets."""
+    reader = READERS[name]
+    assert isinstance(reader, RecordingReader)
+    return reader
+
+
+__all__ = [
+    "READERS",
+    "DatasetReader",
+    "Kind",
+    "Peek",
+    "RecordingReader",
+    "dataset_reader",
+    "recording_reader",
+]

@@ -1,4 +1,4 @@
-"""What a format has to offer."""
+"""What a format has to offer: a reader of recordings, or a reader of whole datasets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from lisbet.core.config import DataPath
 from lisbet.core.errors import DataError
 from lisbet.data.readers._peek import Peek
 from lisbet.data.record import Record
@@ -19,7 +20,7 @@ class Kind:
     Parameters
     ----------
     name : str
-        What it is, for messages: "DeepLabCut table".
+        Its name, for messages: "DeepLabCut table".
     usable : bool
         Whether tracks can be read from it.
     advice : str
@@ -27,7 +28,7 @@ class Kind:
     matters : bool
         Whether one that cannot be used holds the tracks of a video all the same.
     certain : bool
-        Whether it was recognised by what is in it, not only by its name.
+        Whether it was recognised by its content, not only by its name.
     """
 
     name: str
@@ -41,8 +42,8 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Reader:
-    """A format of tracking files.
+class RecordingReader:
+    """A format of tracking files: each recording has one, or one for each individual.
 
     Parameters
     ----------
@@ -51,21 +52,19 @@ class Reader:
     recognise : callable
         Says what a file is, or None if it is not of this format. Files of these names that are
         not recognised, because they are damaged, belong to the format as well.
-    read : callable, optional
+    read : callable
         Reads the files of one recording into one dataset of the movement format. Raises
         DataError, OSError or ValueError when they cannot be read.
     head : callable, optional
-        Reads as `read` does, but of the frames only the first ones: for the names along the axes.
-    whole : callable, optional
-        Instead: reads a whole dataset of prepared recordings, ``whole(path, annotated=…)``.
+        Reads as `read` does, but only the first frames, for the names along the axes; default:
+        `read`.
     several : bool
         Whether a recording can have several files, one for each individual.
     """
 
     patterns: tuple[str, ...]
     recognise: Callable[[Peek], Kind | None]
-    read: Callable[[list[Path]], xr.Dataset] | None = None
-    whole: Callable[..., list[Record]] | None = None
+    read: Callable[[list[Path]], xr.Dataset]
     head: Callable[[list[Path]], xr.Dataset] | None = None
     several: bool = False
 
@@ -73,10 +72,34 @@ class Reader:
         """Whether a file of this name belongs to the format."""
         return any(fnmatch(name.lower(), pattern.lower()) for pattern in self.patterns)
 
+    def read_head(self, files: list[Path]) -> xr.Dataset:
+        """Read at least the first frames of a recording."""
+        return (self.head or self.read)(files)
+
+
+@dataclass(frozen=True)
+class DatasetReader:
+    """A format in which a whole dataset of prepared recordings is stored.
+
+    Parameters
+    ----------
+    recognises : callable
+        Whether a path or address is a dataset of this format.
+    read : callable
+        ``read(path, annotated)`` returns its recordings, with their annotations if `annotated`;
+        their tracks may be read later. Raises DataError or OSError.
+    """
+
+    recognises: Callable[[DataPath], bool]
+    read: Callable[[DataPath, bool], list[Record]]
+
 
 def only(files: list[Path]) -> Path:
     """Return the one file of a folder, for formats that keep a recording in one."""
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
-        raise DataError(f"{len(files)} tracking files in one folder ({names}); leave one")
+        raise DataError(
+            f"{len(files)} tracking files in one folder ({names}). Give each recording its own "
+            "folder, or use --flat"
+        )
     return files[0]

@@ -7,16 +7,16 @@ import xarray as xr
 
 from lisbet.core.errors import DataError
 from lisbet.data.readers._peek import Peek
-from lisbet.data.readers._reader import Kind, Reader
+from lisbet.data.readers._reader import Kind, RecordingReader
 
 
-def formats() -> Iterator[tuple[str, Reader]]:
+def formats() -> Iterator[tuple[str, RecordingReader]]:
     """Yield the name and the reader of each format of tracking files."""
     from lisbet.data.readers import READERS
 
-    for name in READERS:
-        if name != "auto" and READERS[name].read is not None:
-            yield name, READERS[name]
+    for name, reader in READERS.items():
+        if name != "auto" and isinstance(reader, RecordingReader):
+            yield name, reader
 
 
 def format_of(peek: Peek, *, by_name: bool = True) -> tuple[str | None, Kind | None]:
@@ -40,7 +40,7 @@ def _recognise(peek: Peek) -> Kind | None:
     return format_of(peek, by_name=False)[1]
 
 
-def _reader(files: list[Path]) -> Reader:
+def _reader(files: list[Path]) -> RecordingReader:
     found = dict.fromkeys(format_of(Peek(file))[0] for file in files)
     (name, *others) = found
     if name is None or others:
@@ -50,16 +50,11 @@ def _reader(files: list[Path]) -> Reader:
 
 
 def _read(files: list[Path]) -> xr.Dataset:
-    read = _reader(files).read
-    assert read is not None
-    return read(files)
+    return _reader(files).read(files)
 
 
 def _head(files: list[Path]) -> xr.Dataset:
-    reader = _reader(files)
-    read = reader.head or reader.read
-    assert read is not None
-    return read(files)
+    return _reader(files).read_head(files)
 
 
-READER = Reader(patterns=(), recognise=_recognise, read=_read, head=_head)
+READER = RecordingReader(patterns=(), recognise=_recognise, read=_read, head=_head)

@@ -15,7 +15,7 @@ from lisbet.data.readers._dlc_csv import first_cell, header_of, read_csv
 from lisbet.data.readers._dlc_hdf5 import PANDAS, levels_of, read_hdf5
 from lisbet.data.readers._dlc_table import LEVELS, to_dataset
 from lisbet.data.readers._peek import HDF5, Peek
-from lisbet.data.readers._reader import Kind, Reader
+from lisbet.data.readers._reader import Kind, RecordingReader
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def individual_names(stems: list[str]) -> list[str]:
     return names if unique else stems
 
 
-READER = Reader(
+READER = RecordingReader(
     patterns=("*dlc*shuffle*.csv", "*tracking*.csv"),
     recognise=_recognise,
     read=_read,

@@ -6,7 +6,7 @@ import xarray as xr
 
 from lisbet.data.files.netcdf import load_netcdf
 from lisbet.data.readers._peek import Peek
-from lisbet.data.readers._reader import Kind, Reader, only
+from lisbet.data.readers._reader import Kind, RecordingReader, only
 
 FILE = Kind("movement file")
 
@@ -33,4 +33,4 @@ def _head(files: list[Path]) -> xr.Dataset:
     return load_netcdf(only(files), frames=1)
 
 
-READER = Reader(patterns=("tracking*.nc",), recognise=_recognise, read=_read, head=_head)
+READER = RecordingReader(patterns=("tracking*.nc",), recognise=_recognise, read=_read, head=_head)

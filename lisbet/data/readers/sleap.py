@@ -13,7 +13,7 @@ from lisbet.core.errors import DataError
 from lisbet.data.files.hdf5 import check_hdf5
 from lisbet.data.files.limits import require_regular
 from lisbet.data.readers._peek import Peek
-from lisbet.data.readers._reader import Kind, Reader, only
+from lisbet.data.readers._reader import Kind, RecordingReader, only
 
 ANALYSIS = Kind("SLEAP analysis file")
 EXPORT = (
@@ -161,4 +161,4 @@ def _names(dataset: Any) -> list[str]:
     ]
 
 
-READER = Reader(patterns=("*sleap*.h5",), recognise=_recognise, read=_read, head=_head)
+READER = RecordingReader(patterns=("*sleap*.h5",), recognise=_recognise, read=_read, head=_head)

@@ -1,20 +1,19 @@
 """Converted datasets: one Zarr store of many recordings, see `lisbet.data.zarr.store`."""
 
-from pathlib import Path
-
-from lisbet.data.readers._peek import Peek
-from lisbet.data.readers._reader import Reader
+from lisbet.core.address import is_address
+from lisbet.core.config import DataPath
+from lisbet.data.readers._reader import DatasetReader
 from lisbet.data.record import Record
 
 
-def _read(path: Path, *, annotated: bool) -> list[Record]:
+def _recognises(path: DataPath) -> bool:
+    return is_address(path) or (path / "zarr.json").is_file()
+
+
+def _read(path: DataPath, annotated: bool) -> list[Record]:
     from lisbet.data.zarr.store import Store  # takes half a second to import
 
     return Store.open(path).records(annotated=annotated)
 
 
-def _recognise(peek: Peek) -> None:
-    """Recognise no file: a store is a folder."""
-
-
-READER = Reader(patterns=(), recognise=_recognise, whole=_read)
+READER = DatasetReader(recognises=_recognises, read=_read)

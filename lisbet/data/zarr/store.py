@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import zarr
@@ -138,7 +138,7 @@ class Store:
         return [
             Record(
                 id=record_id,
-                position=cast(Any, Stored(self, start, frames, missing, digest, self.features)),
+                tracks=Stored(self, start, frames, missing, digest, self.features),
                 features=self.features,
                 fps=None if np.isnan(fps) else fps,
                 steps=steps_of[steps],

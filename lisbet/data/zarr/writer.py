@@ -217,7 +217,7 @@ class Writer:
         if self.options.storage == "float16":
             kept = tracks.astype(np.float32)
             self.error = max(self.error, float(np.nanmax(np.abs(kept - record.position))))
-            record = replace(record, position=kept)
+            record = record.with_position(kept)
         self.rows.append({
             "recording": record.id, "start": self.next, "frames": record.frames,
             "fps": float("nan") if record.fps is None else record.fps, "missing": record.missing,

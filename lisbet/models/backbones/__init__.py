@@ -7,6 +7,8 @@ A module holds ``BACKBONE``, a torch module with a ``Config`` whose defaults are
 from lisbet.core.registry import Registry
 from lisbet.models.backbones._backbone import Backbone, BackboneConfig
 
-BACKBONES: Registry[type[Backbone]] = Registry("backbone", __name__, "BACKBONE")
+BACKBONES: Registry[type[Backbone]] = Registry(
+    "backbone", __name__, "BACKBONE", "lisbet.backbones", Backbone
+)
 
 __all__ = ["BACKBONES", "Backbone", "BackboneConfig"]

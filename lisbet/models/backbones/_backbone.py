@@ -1,4 +1,4 @@
-"""What a backbone has to offer."""
+"""The interface of a backbone."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, Self
@@ -10,10 +10,28 @@ from lisbet.core.config import LARGEST_SIZE, Config
 
 
 class BackboneConfig(Config):
-    """Sizes that every backbone has."""
+    """Sizes that every backbone has.
+
+    Attributes
+    ----------
+    derived : set of str
+        Fields that follow from recordings and window; users cannot set them.
+    """
 
     feature_dim: int = Field(ge=1, le=LARGEST_SIZE)
     embedding_dim: int = Field(32, ge=1, le=LARGEST_SIZE)
+
+    derived: ClassVar[frozenset[str]] = frozenset({"feature_dim"})
+
+    @property
+    def longest_window(self) -> int | None:
+        """Most frames that a window may have; None if there is no limit."""
+        return None
+
+    @property
+    def head_hidden_dim(self) -> int:
+        """Size of the hidden layer of the task heads."""
+        return self.embedding_dim
 
     @classmethod
     def for_window(cls, feature_dim: int, window_size: int, **settings: object) -> Self:
@@ -23,9 +41,19 @@ class BackboneConfig(Config):
 
 
 class Backbone(nn.Module, ABC):
-    """A network from windows to embeddings."""
+    """A network from windows to embeddings.
+
+    Attributes
+    ----------
+    Config : type of BackboneConfig
+        Its sizes; their defaults are the preset ``<name>-base``.
+    fsdp_layers : tuple of str
+        Names of the classes of its layers that FSDP shards one by one; without any, FSDP shards
+        the network as a whole.
+    """
 
     Config: ClassVar[type[BackboneConfig]]
+    fsdp_layers: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def forward(self, windows: Tensor) -> Tensor:

@@ -13,6 +13,11 @@ class LSTMConfig(BackboneConfig):
     hidden_dim: int = Field(64, ge=1, le=LARGEST_SIZE)
     num_layers: int = Field(2, ge=1, le=MOST_LAYERS)
 
+    @property
+    def head_hidden_dim(self) -> int:
+        """Size of the hidden layer of the task heads."""
+        return self.hidden_dim
+
 
 class LSTM(Backbone):
     """Frames are projected, pass the LSTM forward in time, and are projected to embeddings."""

@@ -19,6 +19,11 @@ class TCNConfig(BackboneConfig):
     dilation_base: int = Field(16, ge=1, le=LARGEST_SIZE)
     dropout: float = Field(0.0, ge=0, lt=1)
 
+    @property
+    def head_hidden_dim(self) -> int:
+        """Size of the hidden layer of the task heads."""
+        return self.hidden_dim
+
     @model_validator(mode="after")
     def _looks_back_a_bounded_time(self) -> Self:
         longest = (self.kernel_size - 1) * self.dilation_base ** (self.num_layers - 1)

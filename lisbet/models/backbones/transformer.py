@@ -1,7 +1,7 @@
 """The published LISBET backbone: a pre-norm transformer encoder over the frames of a window."""
 
 import copy
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -24,6 +24,18 @@ class TransformerConfig(BackboneConfig):
     num_heads: int = Field(4, ge=1, le=LARGEST_SIZE)
     num_layers: int = Field(4, ge=1, le=MOST_LAYERS)
     max_length: int = Field(200, ge=1, le=LARGEST_SIZE)
+
+    derived: ClassVar[frozenset[str]] = frozenset({"feature_dim", "max_length"})
+
+    @property
+    def longest_window(self) -> int:
+        """Most frames that a window may have: one position for each."""
+        return self.max_length
+
+    @property
+    def head_hidden_dim(self) -> int:
+        """Size of the hidden layer of the task heads."""
+        return self.hidden_dim
 
     @model_validator(mode="after")
     def _heads_share_the_embedding(self) -> Self:
@@ -85,10 +97,7 @@ class SelfAttention(nn.Module):
 
 
 class TransformerEncoderLayer(nn.Module):
-    """A pre-norm layer with exact GELU and no dropout, with the weights of PyTorch's.
-
-    It has that layer's name, by which launch files tell FSDP what to shard.
-    """
+    """A pre-norm layer with exact GELU and no dropout, with the weights of PyTorch's."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -134,6 +143,7 @@ class Transformer(Backbone):
     """Full attention over the frames of a window, exact GELU, no dropout."""
 
     Config = TransformerConfig
+    fsdp_layers = (TransformerEncoderLayer.__name__,)
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()

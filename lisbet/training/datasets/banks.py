@@ -187,13 +187,13 @@ def _read(
 
 def _without_tracks(record: Record) -> Record:
     """Return what others need to know of a recording that one process has read."""
-    tracks: Any = Stored(None, 0, record.frames, record.missing, record.digest, record.features)
-    return replace(record, position=tracks)
+    tracks = Stored(None, 0, record.frames, record.missing, record.digest, record.features)
+    return replace(record, tracks=tracks)
 
 
 def _bytes_in_memory(records: list[Record]) -> int:
     """Return the memory of recordings that are not in a store."""
-    sizes = (r.frames * r.features.size * 4 for r in records if not isinstance(r.position, Stored))
+    sizes = (r.frames * r.features.size * 4 for r in records if not isinstance(r.tracks, Stored))
     return sum(sizes)
 
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from lisbet.core.errors import ConfigError, DataError, first_message, shortened
 from lisbet.core.yaml_files import read_yaml
+from lisbet.data.reading import part_of
 from lisbet.data.record import Record
-from lisbet.data.tracks import part_of
 from lisbet.models.model_dir import RUN_CONFIG
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from fnmatch import fnmatchcase
 from lisbet.core.config import Dataset
 from lisbet.core.errors import ConfigError, DataError, shortened
 from lisbet.data.bank import Bank
+from lisbet.data.reading import part_of
 from lisbet.data.record import Record
-from lisbet.data.tracks import part_of
 from lisbet.options import TrainOptions
 from lisbet.tasks import TASKS, Task
 from lisbet.training.datasets.run_split import listed

@@ -11,7 +11,7 @@ import torch
 
 from lisbet.options import TrainOptions
 from lisbet.training.inputs import TrainingInputs
-from lisbet.training.logging import Start, Tracker, others
+from lisbet.training.loggers import Logger, Start, start_loggers
 from lisbet.training.logging.events import EVENTS, Events
 from lisbet.training.logging.status import FAILED, FINISHED, RUNNING, STOPPED, Status
 from lisbet.training.scores import Scores
@@ -52,7 +52,7 @@ class MetricsLogger:
         self.windows = options.batch_size * len(inputs.tasks)
         self.events = Events(inputs.folder / EVENTS)
         self.status: Status | None = None
-        self._trackers: list[Tracker] = []
+        self._loggers: list[Logger] = []
         self._process = psutil.Process()
         self._warned: set[str] = set()
         self.data_s = 0.0
@@ -74,7 +74,7 @@ class MetricsLogger:
         )
         self._set_status(RUNNING, step=step, epoch=finished)
         start = Start(self.inputs.folder, self.config, step, resumed, rows)
-        self._trackers = others(self.options, start)
+        self._loggers = start_loggers(self.options, start)
 
     # Measuring ------------------------------------------------------------------------------------
 
@@ -147,8 +147,8 @@ class MetricsLogger:
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         } | values
         self._tolerant(lambda: self.events.append(row))
-        for tracker in self._trackers:
-            tracker.log(row, pictures)
+        for logger in self._loggers:
+            logger.log(row, pictures)
         self._set_status(RUNNING, step=step)
 
     def sync(self) -> None:
@@ -162,11 +162,11 @@ class MetricsLogger:
         if error is not None:
             code = getattr(error, "exit_code", 1)
             state = STOPPED if code == 75 else FAILED
-        for tracker in self._trackers:
+        for logger in self._loggers:
             try:
-                tracker.finish(code)
+                logger.finish(code)
             except Exception as problem:
-                log.warning("a tracker could not be closed: %s", problem)
+                log.warning("a logger could not be closed: %s", problem)
         if self.status is not None and self.status.is_there():
             try:
                 self.status.update(state, message=str(error or "").split("\n")[0])

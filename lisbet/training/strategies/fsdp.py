@@ -33,11 +33,16 @@ class FSDP(Strategy):
     def prepare(
         self, model: MultiTaskModel, optimizer: Optimizer, batching: Batching, clip: float | None
     ) -> None:
-        """Shard model and optimizer, layer by layer where the network has such layers."""
+        """Shard model and optimizer: layer by layer, if the backbone says which layers.
+
+        Layers that the launch file names come first, if the network has such layers.
+        """
         plugin = self.accelerator.state.fsdp_plugin
         layers = {type(module).__name__ for module in model.modules()}
         if not layers & set(plugin.transformer_cls_names_to_wrap or ()):
-            plugin.auto_wrap_policy = None  # shard the network as a whole
+            plugin.transformer_cls_names_to_wrap = list(model.backbone.fsdp_layers)
+            if not model.backbone.fsdp_layers:
+                plugin.auto_wrap_policy = None  # shard the network as a whole
         super().prepare(model, optimizer, batching, clip)
 
     def full_weights(self) -> dict[str, Tensor]:

@@ -3,10 +3,7 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from sklearn.metrics import average_precision_score, confusion_matrix
-
-from lisbet.core.errors import ConfigError, DataError
+from sklearn.metrics import average_precision_score
 
 MEANS = {
     "f1": "macro_f1",
@@ -17,77 +14,7 @@ MEANS = {
 """Scores of a class, and the names of their means over the classes."""
 
 
-def multiclass_report(
-    truth: np.ndarray, logits: np.ndarray, classes: list[str], ignore: int | None
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Score one class per frame.
-
-    Frames whose true class is ignored are left out everywhere. Predicting the ignored class in
-    another frame is a mistake like any other.
-
-    Parameters
-    ----------
-    truth : ndarray
-        (frames, classes), bool, one True in each row.
-    logits : ndarray
-        (frames, classes).
-    classes : list of str
-        Names.
-    ignore : int or None
-        Number of the ignored class.
-
-    Returns
-    -------
-    report : dict
-        ``accuracy``; the means over all classes, which are None if the score of a class is;
-        ``baselines``, see `baselines`; ``classes``, with the scores of each, see `class_scores`;
-        ``undefined``: why scores are None, by their names, and for each class.
-    confusion : DataFrame
-        Frames by true class (rows) and predicted class (columns).
-    """
-    actual = truth.argmax(axis=1)
-    kept = np.ones(len(actual), dtype=bool) if ignore is None else actual != ignore
-    if not kept.any():
-        raise DataError("no frame is left to score")
-    actual, logits, truth = actual[kept], logits[kept].astype(np.float64), truth[kept]
-    predicted = logits.argmax(axis=1)
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probability = odds / odds.sum(axis=1, keepdims=True)
-    shown = [number for number in range(len(classes)) if number != ignore]
-    decided = np.eye(len(classes), dtype=bool)[predicted]
-    matrix = confusion_matrix(actual, predicted, labels=range(len(classes)))
-    confusion = pd.DataFrame(matrix, index=classes, columns=classes).iloc[shown]
-    report = {"accuracy": float((actual == predicted).mean())}
-    names = [classes[number] for number in shown]
-    columns = truth[:, shown], decided[:, shown], probability[:, shown]
-    return report | _scores(*columns, names, exclusive=True), confusion
-
-
-def multilabel_report(
-    truth: np.ndarray, logits: np.ndarray, classes: list[str], ignore: int | None
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Score any number of classes per frame; the column of an ignored class does not count.
-
-    Parameters and returns are those of `multiclass_report`; accuracy is the share of right answers
-    over all frames and classes, and the confusion counts yes and no for each class.
-    """
-    shown = [number for number in range(len(classes)) if number != ignore]
-    if not shown:
-        raise ConfigError("--ignore_index leaves no class to score")
-    decided = logits > 0
-    counts = {
-        classes[n]: confusion_matrix(truth[:, n], decided[:, n], labels=[True, False]).ravel()
-        for n in shown
-    }
-    columns = ["true positive", "false negative", "false positive", "true negative"]
-    confusion = pd.DataFrame.from_dict(counts, orient="index", columns=columns)
-    report = {"accuracy": float((truth[:, shown] == decided[:, shown]).mean())}
-    names = [classes[number] for number in shown]
-    scored = truth[:, shown], decided[:, shown], logits[:, shown]
-    return report | _scores(*scored, names, exclusive=False), confusion
-
-
-def _scores(
+def scores_of(
     truth: np.ndarray,
     decided: np.ndarray,
     confidence: np.ndarray,

@@ -1,7 +1,7 @@
-"""``--wandb``: one W&B run for a run, however often it is interrupted.
+"""``--wandb``: one W&B run for each run, however often it is interrupted.
 
-Everything that W&B does happens in a thread of its own: no server, however slow, holds training
-up, and whatever fails there is said once and training goes on.
+Everything that W&B does happens in a thread of its own: a slow server does not delay training, and
+a failure is reported once and training continues.
 """
 
 import contextlib
@@ -20,7 +20,8 @@ import wandb
 
 from lisbet.core.redact import redacted, redacted_values
 from lisbet.options import TrainOptions
-from lisbet.training.logging import Start, wandb_files
+from lisbet.training.loggers import Start
+from lisbet.training.loggers import _wandb_files as wandb_files
 from lisbet.training.run_folder import update_config
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ STOPPED = 75
 NOT_IN_ARTIFACT = {"checkpoints", "wandb", "tensorboard", "status.json"}
 
 
-class WandbTracker:
+class WandbLogger:
     """Sends what is logged to W&B.
 
     Parameters
@@ -54,23 +55,26 @@ class WandbTracker:
         self._thread.start()
 
     def log(self, row: dict[str, Any], pictures: dict[str, Path]) -> None:
-        """Hand a row over; the thread sends it."""
+        """Queue a row; the thread sends it."""
         self._tasks.put((dict(row), dict(pictures)))
 
     def finish(self, code: int) -> None:
-        """End the W&B run. What could not be sent by then stays in its files, and is said how."""
+        """End the W&B run. What was not sent stays in its files; a warning says how to send it."""
         self._tasks.put(code)
         limit = FINISH_S if code == 0 else FAIL_S
         self._thread.join(limit)
         late = self._thread.is_alive()
         if late:
-            _end_service()  # it would go on trying, and hold the end of this process up
+            _end_service()  # it would keep trying, and delay the end of this process
             self._thread.join(1)
         left = wandb_files.not_synced(self.place, self.id)
         if late:
             left = wandb_files.files_of(self.place, self.id)
         if left:
-            log.warning("W&B has not got everything; where there is a network: %s", self._advice())
+            log.warning(
+                "W&B has not received everything; with a network connection, run: %s",
+                self._advice(),
+            )
 
     def _advice(self) -> str:
         return f"wandb sync --include-online {self.place}/wandb/*run-*-{self.id}*"
@@ -87,7 +91,7 @@ class WandbTracker:
             self._end(task)
         except BaseException as error:  # not even a SystemExit of W&B may end training
             log.warning(
-                "W&B failed (%s: %s); training goes on without it, events.jsonl has the numbers",
+                "W&B failed (%s: %s); training continues without it, events.jsonl has the metrics",
                 type(error).__name__,
                 " ".join(str(error).split())[:300],
             )
@@ -106,7 +110,7 @@ class WandbTracker:
         except Exception as error:
             if mode != "online":
                 raise
-            log.warning("W&B: %s; going on offline", " ".join(str(error).split())[:200])
+            log.warning("W&B: %s; continuing offline", " ".join(str(error).split())[:200])
             _end_service()  # it holds the id
             mode, self.run = "offline", self._init("offline")
         if self.run.id != self.id:  # where W&B was started decides, such as SageMaker
@@ -217,3 +221,6 @@ def _end_service() -> None:
     with contextlib.suppress(Exception):
         wandb.teardown()  # it finds the program gone; at the end of this process it would say so
     os.environ.pop(wandb.env.SERVICE, None)
+
+
+LOGGER = WandbLogger

@@ -8,21 +8,25 @@ from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
 from lisbet.core.storage.write_log import WriteLog
-from lisbet.training.logging import Start
+from lisbet.options import TrainOptions
+from lisbet.training.loggers import Start
 
 FOLDER = "tensorboard"
 
 
-class TensorBoardTracker:
-    """Writes what TensorBoard shows.
+class TensorBoardLogger:
+    """Writes event files for TensorBoard.
 
     Parameters
     ----------
+    options : TrainOptions
+        Not used.
     start : Start
         The run.
     """
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, options: TrainOptions, start: Start) -> None:
+        del options
         purge_step = start.step + 1 if start.resumed else None
         place = start.folder / FOLDER
         before = set(place.iterdir()) if place.is_dir() else set()
@@ -46,3 +50,6 @@ class TensorBoardTracker:
         """Close the files."""
         del code
         self._writer.close()
+
+
+LOGGER = TensorBoardLogger
