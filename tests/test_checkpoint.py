@@ -8,11 +8,11 @@ import torch
 from conftest import TINY, hurt, names, write_dataset
 
 from lisbet.cli import main
+from lisbet.distributed import memory_policy
 from lisbet.models import model_dir
 from lisbet.models.multitask import MultiTaskModel
 from lisbet.training.checkpoint.directory import CheckpointDirectory
 from lisbet.training.checkpoint.manifest import Manifest, verified
-from lisbet.training.datasets import batching
 from lisbet.training.datasets.batching import Batching, activation_bytes
 
 
@@ -110,5 +110,5 @@ def test_as_many_as_fit_in_half_of_the_memory(run, monkeypatch):
     assert 15 * kept < activation_bytes(model, rows) <= 16 * kept
     whole = Batching.of(32, 1, None)
     for free, micro in ((1e12, 32), (2 * 16 * kept, 16), (2 * 15 * kept, 8), (0, 1)):
-        monkeypatch.setattr(batching, "_free_bytes", lambda _, free=free: int(free))
+        monkeypatch.setattr(memory_policy, "free_bytes", lambda _, free=free: int(free))
         assert whole.fitted(model, row, torch.device("cpu")).micro_batch_size == micro

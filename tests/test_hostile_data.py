@@ -234,8 +234,8 @@ HDF5 = {
 )
 @pytest.mark.parametrize("format", ["movement", "sleap"])
 def test_hdf5_files(tmp_path, monkeypatch, change, message, format):
-    monkeypatch.setattr(limits, "memory_limit", lambda: 50 * 2**20)
-    monkeypatch.setattr("lisbet.data.files.hdf5.memory_limit", lambda: 50 * 2**20)
+    monkeypatch.setattr(limits, "file_limit", lambda: 50 * 2**20)
+    monkeypatch.setattr("lisbet.data.files.hdf5.file_limit", lambda: 50 * 2**20)
 
     def prepared(file, folder):
         file.create_dataset("confidence", data=0.0)
@@ -311,7 +311,7 @@ def test_csv_files(tmp_path, format, content, message):
 
 
 def test_tables_larger_than_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "memory_limit", lambda: 1000)
+    monkeypatch.setattr(limits, "file_limit", lambda: 1000)
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "tracking.csv").write_text("scorer,a\n" * 200)
     assert "tracking.csv: a table of 1.76 KB would take 1.76 KB" in refused(tmp_path, ".", "dlc")

@@ -17,6 +17,7 @@ from lisbet.data.load import agree, load_records
 from lisbet.data.record import Record
 from lisbet.data.tracks import Stored
 from lisbet.data.zarr.store import Store
+from lisbet.distributed import memory_policy
 from lisbet.options import DataOptions, TrainOptions
 from lisbet.training.checkpoint.directory import CheckpointDirectory
 from lisbet.training.checkpoint.resume import remembered_bank_memory
@@ -70,9 +71,12 @@ def free(monkeypatch):
     size = 80 * 12 * 4
 
     def say(recordings: float) -> None:
-        monkeypatch.setattr(banks, "available_memory", lambda: int(recordings * size))
+        free = int(recordings * size)
+        monkeypatch.setattr(banks, "available_memory", lambda: free)
+        monkeypatch.setattr(memory_policy, "available_memory", lambda: free)
+        monkeypatch.setattr(memory_policy, "FILE_SHARE", 1000)  # files are read all the same
 
-    monkeypatch.setattr(banks, "MOVING_BYTES", 12 * size)
+    monkeypatch.setattr(memory_policy, "STREAMING_BYTES", 12 * size)
     return say
 
 
@@ -257,6 +261,8 @@ def test_a_mixture_is_trained_on_in_parts(mixed, tmp_path, monkeypatch, capsys, 
     said = fails(*line, "--bank_memory=9KB", "--run_id=c", data, capsys=capsys)
     assert "the recordings take 0.1 MB, of which 0.0 MB are not converted" in said
     monkeypatch.setattr(banks, "available_memory", lambda: 100 * 1024)
+    monkeypatch.setattr(memory_policy, "available_memory", lambda: 100 * 1024)
+    monkeypatch.setattr(memory_policy, "FILE_SHARE", 1000)
     main([*line, "--run_id=d", data])
     assert of_run("d") == f"{(3 * 70 * 48 + 50 * 1024) // 1024}KB"
     resumed = [word for word in line if word != "--epochs=2"]

@@ -88,7 +88,7 @@ def test_a_store_is_read_recording_by_recording(trained, place, monkeypatch, nam
 
 @pytest.mark.parametrize("name", ["data", "turned"])
 def test_files_are_read_again_where_memory_is_short(trained, place, monkeypatch, name):
-    monkeypatch.setattr(inference, "available_memory", lambda: 150 * 48 / inference.KEPT)
+    monkeypatch.setattr(inference, "inference_limit", lambda: 150 * 48)
     kept = []
     share = Recordings.share
 
@@ -103,7 +103,7 @@ def test_files_are_read_again_where_memory_is_short(trained, place, monkeypatch,
 
 
 def test_files_that_change_meanwhile(place, monkeypatch, capsys):
-    monkeypatch.setattr(inference, "available_memory", lambda: 0)
+    monkeypatch.setattr(inference, "inference_limit", lambda: 0)
     load_bank = predict.load_bank
 
     def then_touch(*words):
@@ -117,7 +117,7 @@ def test_files_that_change_meanwhile(place, monkeypatch, capsys):
 
 
 def test_every_recording_is_checked_before_the_first_table(place, monkeypatch, capsys):
-    monkeypatch.setattr(inference, "available_memory", lambda: 0)
+    monkeypatch.setattr(inference, "inference_limit", lambda: 0)
     Path("data/r5/tracking.nc").write_bytes(b"no recording")
     write_recording(Path("data/r4"), walk(40, names(keypoints=2), 4), names(keypoints=2))
     said = fails("compute_embeddings", "data", *EMBEDDER, capsys=capsys)

@@ -18,12 +18,8 @@ from lisbet.data.readers import dataset_reader
 from lisbet.data.reading import each
 from lisbet.data.record import Record
 from lisbet.data.tracks import Stored, TrackStore
-from lisbet.distributed import environment
-from lisbet.distributed.memory import available_memory
+from lisbet.distributed.memory_policy import inference_limit
 from lisbet.options import DataOptions
-
-KEPT = 0.25
-"""Tracks that were read to check them are kept up to this share of the free memory of a machine."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +135,7 @@ def shares(lengths: np.ndarray, processes: int) -> list[list[int]]:
 
 def _read(sources: list[Source], dataset: Dataset, options: DataOptions) -> Iterator[Record | str]:
     """Read recordings; of those that would take too much memory, the tracks are read again."""
-    left = KEPT * available_memory() / environment.local_count()
+    left = inference_limit()
     before = [_seen(source) for source in sources]
     unlabelled = dataset.model_copy(update={"annotations": None})
     for source, seen, outcome in zip(

@@ -123,8 +123,8 @@ class TrackingOptions(Options):
     )
     tensorboard: bool = option(False, "log to TensorBoard", affects="run", group="tracking")
     wandb: bool = option(False, "log to Weights & Biases (W&B)", affects="run", group="tracking")
-    loggers: Words = option(
-        (),
+    loggers: Words | None = option(
+        None,
         "further loggers, such as those of other installed packages, comma separated",
         affects="run",
         group="tracking",
@@ -161,8 +161,8 @@ class TrackingOptions(Options):
 
     @field_validator("loggers")
     @classmethod
-    def _known_loggers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(LOGGER_NAMES.require(name) for name in names)
+    def _known_loggers(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if names is None else tuple(map(LOGGER_NAMES.require, names))
 
     @model_validator(mode="after")
     def _wandb_options_need_wandb(self) -> Self:
@@ -174,7 +174,7 @@ class TrackingOptions(Options):
     @property
     def uses_wandb(self) -> bool:
         """Whether the run is logged to W&B."""
-        return self.wandb or "wandb" in self.loggers
+        return self.wandb or "wandb" in (self.loggers or ())
 
     @property
     def picture_every(self) -> int:

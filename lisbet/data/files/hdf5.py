@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lisbet.core.errors import DataError
-from lisbet.data.files.limits import bytes_of, memory_limit, require_memory, shape_text
+from lisbet.data.files.limits import bytes_of, require_memory, shape_text
+from lisbet.distributed.memory_policy import file_limit
 
 OBJECTS = 10_000
 """Most groups and datasets of a file; recordings have about ten."""
@@ -120,7 +121,7 @@ def _check_chunks(dataset: Any, key: str, name: str) -> None:
             f"{name}: {key!r} is compressed {len(compressing)} times over; expected once at most. "
             "Export the file again"
         )
-    limit, itemsize = memory_limit(), dataset.dtype.itemsize
+    limit, itemsize = file_limit(), dataset.dtype.itemsize
     declared = itemsize
     for side in dataset.chunks:
         declared *= side

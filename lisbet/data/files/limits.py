@@ -5,10 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lisbet.core.errors import DataError
-from lisbet.distributed.memory import available_memory
+from lisbet.distributed.memory_policy import file_limit
 
-MEMORY_SHARE = 0.5
-"""The values of one file may take at most this share of the free memory."""
 VALUE_BYTES = 8
 """Coordinates are scaled in float64, whatever the file holds."""
 TEXT_BYTES = 64
@@ -18,11 +16,6 @@ TABLE_GROWTH = 8
 LINE_BYTES = 16 * 2**20
 COLUMNS = 50_000
 """Longest line and most columns of a CSV file (DeepLabCut has three columns for each keypoint)."""
-
-
-def memory_limit() -> int:
-    """Return how many bytes the values of one file may take now."""
-    return int(MEMORY_SHARE * available_memory())
 
 
 def require_memory(name: str, needed: float, what: str) -> None:
@@ -42,7 +35,7 @@ def require_memory(name: str, needed: float, what: str) -> None:
     DataError
         If they take more than half of the free memory.
     """
-    limit = memory_limit()
+    limit = file_limit()
     if needed > limit:
         raise DataError(
             f"{name}: {what} would take {_size(needed)} of memory; expected at most {_size(limit)},"

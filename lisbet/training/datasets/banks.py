@@ -24,6 +24,7 @@ from lisbet.data.streaming_bank import MovingBank
 from lisbet.data.tracks import Stored
 from lisbet.distributed.machine import Machine, reserve
 from lisbet.distributed.memory import available_memory
+from lisbet.distributed.memory_policy import bank_fits, fits_on_device, streaming_bytes
 from lisbet.options import TrainOptions
 from lisbet.tasks import Task
 from lisbet.training.datasets.sampler import Sampler
@@ -31,13 +32,6 @@ from lisbet.training.datasets.split import check_tasks, cut_in_time, split_recor
 
 log = logging.getLogger(__name__)
 
-DEVICE_SHARE = 0.5
-"""The bank lies on the training device if it takes at most this share of its free memory."""
-HOST_SHARE = 0.5
-"""Recordings are kept in memory whole if they take at most this share of what is free."""
-MOVING_BYTES = 2 * 2**30
-"""Most memory of each process for blocks of recordings, where they are not kept whole and the user
-does not say: half of it for those that are held out, if any are."""
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -213,9 +207,8 @@ def _memory_of_parts(
     if given is None:
         if all_in_memory:
             return None
-        free = HOST_SHARE * available_memory()
-        blocks = min(MOVING_BYTES, int(free / machine.count))
-        everyone = gather_object([(bank.bytes <= free, blocks)])
+        fits, blocks = bank_fits(bank.bytes), streaming_bytes(machine.count)
+        everyone = gather_object([(fits, blocks)])
         if all(fits for fits, _ in everyone):
             return None
         # In whole KB, so that it can be read back from run_config.yml.
@@ -362,5 +355,4 @@ def _fits(bank: Bank, device: torch.device) -> bool:
     """Whether the bank may lie on the training device."""
     if device.type != "cuda":
         return device.type == "cpu"
-    free, _ = torch.cuda.mem_get_info(device)
-    return bank.bytes <= DEVICE_SHARE * free
+    return fits_on_device(bank.bytes, device)

@@ -7,12 +7,8 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from lisbet.core.errors import ConfigError
-from lisbet.distributed import environment
-from lisbet.distributed.memory import available_memory
+from lisbet.distributed.memory_policy import activation_limit
 from lisbet.training.datasets.sampler import Batch
-
-MEMORY_SHARE = 0.5
-"""A micro-batch may take this fraction of the free memory of its device for activations."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class Batching:
 
         The activations that backward needs are measured for one row and grow in proportion. The
         micro-batch is the largest divisor of a process's windows whose activations take at most
-        `MEMORY_SHARE` of the free memory.
+        `memory_policy.ACTIVATION_SHARE` of the free memory.
 
         Parameters
         ----------
@@ -88,7 +84,7 @@ class Batching:
         device : torch.device
             Where the network will be.
         """
-        fits = _free_bytes(device) * MEMORY_SHARE // max(1, activation_bytes(model, row))
+        fits = activation_limit(device) // max(1, activation_bytes(model, row))
         own = self.batch_size // self.processes
         micro = max((n for n in divisors(own) if n <= fits), default=1)
         return Batching(self.batch_size, self.processes, min(gather_object([micro])))
@@ -125,9 +121,3 @@ def activation_bytes(model: nn.Module, batch: Batch) -> int:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model({name: windows.cpu() for name, (windows, _) in batch.items()})
     return sum(kept.values())
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return available_memory() // environment.local_count()

@@ -81,7 +81,9 @@ LOGGERS: Registry[Callable[[TrainOptions, Start], Logger]] = Registry(
 def chosen(options: TrainOptions) -> list[str]:
     """Return the names of the loggers that the options choose."""
     flags = {"wandb": options.wandb, "tensorboard": options.tensorboard}
-    return list(dict.fromkeys([*(name for name, on in flags.items() if on), *options.loggers]))
+    return list(
+        dict.fromkeys([*(name for name, on in flags.items() if on), *(options.loggers or ())])
+    )
 
 
 def start_loggers(options: TrainOptions, start: Start) -> list[Logger]:
