@@ -12,7 +12,11 @@ MINIMUM_EXTRAS := deepspeed remote tensorboard wandb
 comma := ,
 space := $() $()
 
-.PHONY: demo test test-all test-minimum test-slurm test-containers lint lock clean
+# A web site in build/site; links, includes and the names of the Python API are checked.
+docs: $(VENV)/.installed-all
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+.PHONY: demo docs test test-all test-minimum test-slurm test-containers lint lock clean
 
 demo: $(VENV)/.installed
 	PATH="$(abspath $(BIN)):$$PATH" sh benchmarks/demo.sh $(DEMO)

@@ -29,7 +29,7 @@ from lisbet.core.config import Features, Window
 from lisbet.data.bank import Bank
 from lisbet.data.hub._simulate import ARENA_PX, FPS, INDIVIDUALS, KEYPOINTS
 from lisbet.data.hub._write import write_tracks
-from lisbet.data.streaming_bank import MovingBank
+from lisbet.data.streaming_bank import StreamingBank
 from lisbet.data.zarr.store import COLUMNS, MARK, POSITION, VERSION, Store, new_arrays, write_table
 from lisbet.tasks import TASKS
 from lisbet.training.datasets.sampler import Sampler
@@ -177,9 +177,9 @@ def sampler(bank: Bank, steps: float = 1.0, tasks: tuple[str, ...] = ("warp", "s
                    torch.device("cpu"))  # fmt: skip
 
 
-def moving(records: list, memory: int, seed: int = 1, batch: int = BATCH) -> MovingBank:
+def moving(records: list, memory: int, seed: int = 1, batch: int = BATCH) -> StreamingBank:
     outline = Bank.outline(records)
-    return MovingBank.over(
+    return StreamingBank.over(
         outline, records, memory=memory, seed=seed, part="train", batch_size=batch,
         steps=-(-outline.frames // batch), device=torch.device("cpu"),
     )  # fmt: skip
@@ -196,11 +196,11 @@ def reading(place: str, way: str) -> dict:
         steps = draws.steps  # an epoch: every block comes up
         draws.batch(0, 0, slice(0, BATCH))
         first = time.perf_counter()
-        before = bank.tracks_at.waited_s if isinstance(bank, MovingBank) else 0.0
+        before = bank.tracks_at.waited_s if isinstance(bank, StreamingBank) else 0.0
         for step in range(1, steps):
             draws.batch(0, step, slice(0, BATCH))
         spent = time.perf_counter() - first
-        if isinstance(bank, MovingBank):
+        if isinstance(bank, StreamingBank):
             waited = bank.tracks_at.waited_s - before
             bank.tracks_at.close()
         made = (steps - 1) * BATCH * 2

@@ -65,15 +65,15 @@ def check_task(kind: type[Task], **settings: Any) -> None:
     task.check(bank)
     task.fit(bank, bank)
     uniform = np.random.default_rng(1).random((SAMPLES, task.columns))
-    plan, labels = task.plan(uniform.copy(), bank, WINDOW)
-    windows = gather(bank, plan, WINDOW)
-    assert windows.shape == (SAMPLES, WINDOW.size, *FEATURES.shape), "a plan of other windows"
+    index, labels = task.sample(uniform.copy(), bank, WINDOW)
+    windows = gather(bank, index, WINDOW)
+    assert windows.shape == (SAMPLES, WINDOW.size, *FEATURES.shape), "an index of other windows"
     assert len(labels) == SAMPLES, "one label for each sample is needed"
-    again, same_labels = task.plan(uniform.copy(), bank, WINDOW)
+    again, same_labels = task.sample(uniform.copy(), bank, WINDOW)
     same = torch.equal(gather(bank, again, WINDOW), windows)
     assert same, "samples are not a function of `uniform`"
     assert np.array_equal(labels, same_labels), "labels are not a function of `uniform`"
-    one, _ = task.plan(uniform[5:6].copy(), bank, WINDOW)
+    one, _ = task.sample(uniform[5:6].copy(), bank, WINDOW)
     assert torch.equal(gather(bank, one, WINDOW)[0], windows[5]), "a sample depends on the others"
 
     for hidden_dim in (None, 7):

@@ -252,7 +252,7 @@ def test_changed_annotations_are_noticed(place, capsys):
 def test_what_took_long_is_not_undone_by_one_bad_recording(place, capsys):
     (Path("data") / "r3" / "tracking.nc").write_bytes(b"nothing")
     said = refused(capsys, "convert_dataset", "--workers=1", "data", "data.zarr")
-    assert "with --skip_bad leaves them out and goes on from there" in said
+    assert "with --skip_bad leaves them out and continues from there" in said
     assert [name[-8:] for name in left()] == [".partial"]
     converted("--skip_bad")
     assert [record.id for record in read(Path("data.zarr"))] == ["r0", "r1", "r2"]

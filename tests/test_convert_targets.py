@@ -287,7 +287,7 @@ def test_an_error_in_the_middle_keeps_what_can_be_continued(error, place, monkey
     said = capsys.readouterr().err
     assert "frames of t.zarr are saved; the same command continues from there" in said
     convert("t.zarr", "--overwrite")
-    assert "an interrupted conversion goes on" in capsys.readouterr().err
+    assert "resuming an interrupted conversion" in capsys.readouterr().err
     assert lengths("t.zarr") == NEW
     assert kept("t.zarr", own)
     assert sorted(os.listdir()) == ["--append", "--overwrite", "data", "t.zarr"]

@@ -67,7 +67,7 @@ def fails(*words: str, capsys) -> str:
 def test_which_recordings_were_in_training(place, capsys):
     report = evaluate()
     assert (report["split"], report["in_training"]) == ("all", None)
-    assert "there is no run_config.yml beside the model" in capsys.readouterr().out
+    assert "there is no run_config.yml next to the model" in capsys.readouterr().out
     write_run({"train": ["r0", "r2"], "dev": ["r1"]})
     report = evaluate()
     assert report["recordings"] == ["r0", "r1", "r2"]
@@ -105,7 +105,7 @@ def test_parts_of_recordings(place):
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        (None, "there is no run_config.yml beside m/model_config.yml"),
+        (None, "there is no run_config.yml next to m/model_config.yml"),
         ({"train": ["r0", "r1"]}, "none were held out"),
         (
             {"train": ["r0"], "dev": ["a", "b"]},

@@ -194,7 +194,7 @@ def test_a_model_is_not_fetched_into_its_source(source, target, here, refused):
     for flags in ([], ["--overwrite"]):
         said = refused("fetch_model", "org/x", f"--source={source}", f"--output_path={target}",
                        *flags)  # fmt: skip
-        assert "one lies in the other" in said
+        assert "one is in the other" in said
     assert contents(here) == before
 
 

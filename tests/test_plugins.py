@@ -125,8 +125,8 @@ def test_loggers(tmp_path, monkeypatch):
 
 def test_a_contract_notices_a_task_that_is_not_one():
     class Random(TASKS["order"]):
-        def plan(self, uniform, bank, window):
-            return super().plan(np.random.default_rng().random(uniform.shape), bank, window)
+        def sample(self, uniform, bank, window):
+            return super().sample(np.random.default_rng().random(uniform.shape), bank, window)
 
     with pytest.raises(AssertionError, match="not a function of `uniform`"):
         contracts.check_task(Random)
@@ -241,7 +241,7 @@ def package(tmp_path, monkeypatch):
         ("OTHER = 3", "has no attribute 'PLUGIN'"),
         ("class PLUGIN: pass", r"\(wrong_module:PLUGIN\) is not a Task"),
         ("from lisbet.tasks import Task\nclass PLUGIN(Task):\n    columns = 1",
-         "is incomplete: it lacks count, head, loss, plan, score_counts, score_of"),
+         "is incomplete: it lacks count, head, loss, sample, score_counts, score_of"),
     ],
 )  # fmt: skip
 def test_what_a_plugin_lacks_is_said(code, message, package):

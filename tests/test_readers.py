@@ -240,7 +240,7 @@ def test_points_outside_can_be_missing(tmp_path):
     assert np.isnan(record.position[7, 0, 0]).all()
     assert np.isnan(record.position).sum() == 4
     assert record.steps[0] == "2 points outside 100x100 taken for missing"
-    with pytest.raises(DataError, match="every point lies outside"):
+    with pytest.raises(DataError, match="every point is outside"):
         load(tmp_path, data_scale="0.1x0.1", outside="missing")
 
 

@@ -11,7 +11,7 @@ from conftest import TINY, names, walk, write_dataset, write_recording
 
 from lisbet.cli import main
 from lisbet.core.config import Dataset, Features, Window
-from lisbet.data.bank import Bank, Plan, gather
+from lisbet.data.bank import Bank, WindowIndex, gather
 from lisbet.data.excerpt import excerpt
 from lisbet.data.load import agree, load_records
 from lisbet.data.record import Record
@@ -149,13 +149,13 @@ def test_an_excerpt_gives_the_windows_of_the_whole_bank(converted, speed, offset
     number = rng.integers(0, len(records), 80)
     frame = (rng.random(80) * whole.lengths[number]).astype(int)
     frame[:4], number[:4] = [0, 1, 59, 58], 0  # ends of a recording
-    plan = Plan.plain(number, frame)
+    index = WindowIndex.plain(number, frame)
     if speed is not None:
-        plan = replace(plan, speed=np.full(80, speed))
+        index = replace(index, speed=np.full(80, speed))
     for known in (records, [r.with_position(np.array(r.position)) for r in records]):
-        part, its_plan = excerpt(known, plan, window)
+        part, its_plan = excerpt(known, index, window)
         assert part.frames <= 80 * 25
-        torch.testing.assert_close(gather(part, its_plan, window), gather(whole, plan, window),
+        torch.testing.assert_close(gather(part, its_plan, window), gather(whole, index, window),
                                    rtol=0, atol=0)  # fmt: skip
 
 

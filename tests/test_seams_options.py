@@ -166,6 +166,7 @@ OPTIONS = {
     "max_time": TEXTS[Hours], "on_save_error": st.just("continue"), "skip_nonfinite": NUMBER,
     "debug_step": st.none(), "hash_samples": st.just("True"), "log_every": NUMBER,
     "embedding_every": NUMBER, "tensorboard": st.just("True"), "wandb": st.just("True"),
+    "loggers": st.just("tensorboard"),
     "wandb_project": TEXT, "wandb_entity": TEXT, "wandb_group": TEXT, "wandb_tags": words(WORD),
     "wandb_notes": TEXT, "wandb_mode": st.just("offline"), "wandb_artifact": st.just("True"),
     "dry_run": st.just("True"), "verbose": st.just("2"),

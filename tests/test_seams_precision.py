@@ -5,7 +5,7 @@ from accelerate.state import AcceleratorState
 from conftest import TINY
 
 from lisbet.cli import main
-from lisbet.core.errors import ConfigError, ToldError
+from lisbet.core.errors import ConfigError, ReportedError
 from lisbet.distributed.failure_watch import distributed_session
 
 
@@ -40,7 +40,7 @@ def test_fp16_of_a_launch_file_without_a_gpu(dataset, tmp_path, launched, monkey
 def test_one_of_several_processes_refuses_fp16(launched, monkeypatch):
     """Before they have met: no other process is there to answer."""
     monkeypatch.setattr("lisbet.distributed.failure_watch.GRACE_S", 0)
-    for rank, error in (("0", ConfigError), ("1", ToldError)):
+    for rank, error in (("0", ConfigError), ("1", ReportedError)):
         launched(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
                  LISBET_RENDEZVOUS_S="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="1")  # fmt: skip
         with pytest.raises(error), distributed_session("fp16"):

@@ -17,7 +17,7 @@ from conftest import TINY, child_processes, write_dataset
 from lisbet.cli import main, parse
 from lisbet.cli.output import GuardedStream
 from lisbet.commands import launch
-from lisbet.core.errors import ConfigError, ProcessError, StoppedError, ToldError
+from lisbet.core.errors import ConfigError, ProcessError, ReportedError, StoppedError
 from lisbet.distributed import environment, machine, stop_signals
 from lisbet.distributed.cores import cores
 from lisbet.training.checkpoint.directory import CheckpointDirectory
@@ -163,7 +163,7 @@ def test_the_launcher_hands_signals_on(name, handlers):
         f"import signal, time; signal.signal(signal.{name}, lambda *_: exit(7)); time.sleep(20)"
     )
     threading.Timer(1, os.kill, (os.getpid(), getattr(signal, name))).start()
-    with pytest.raises(ToldError) as caught:
+    with pytest.raises(ReportedError) as caught:
         launch._run([sys.executable, "-c", program], [dict(os.environ)])
     assert caught.value.exit_code == 7
 

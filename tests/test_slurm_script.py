@@ -73,7 +73,10 @@ def test_a_file_of_options_is_resolved(printed, tmp_path):
         (["--run_id=a", "--nodes=2", "--launch=cpu", "data"], "is for one process"),
         (["--run_id=a", "--launch=nope", "data"], "no launch configuration 'nope'"),
         (["--run_id=a", "--set=backbone.kernel=4", "away"], "has no setting kernel"),
-        (["--run_id=a", "--overwrite", "data"], "--overwrite is nothing for a job"),
+        (
+            ["--run_id=a", "--overwrite", "data"],
+            "--overwrite cannot be used in a job that resumes itself",
+        ),
         (["--run_id=a", "--seeds=1", "--seed=1", "data"], "--seeds and --seed"),
         (["--run_id=a", "--container=a", "--venv=b", "data"], "pass one of them"),
         (["--run_id=a", "--task_ids=cons", "data/r0"], "add recordings"),

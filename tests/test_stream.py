@@ -12,9 +12,9 @@ from conftest import TINY, betman, names, walk, write_dataset
 from lisbet.cli import main
 from lisbet.core.config import Window
 from lisbet.core.errors import DataError
-from lisbet.data.bank import Bank, Plan, gather
+from lisbet.data.bank import Bank, WindowIndex, gather
 from lisbet.data.record import Record
-from lisbet.data.streaming_bank import AHEAD, MovingBank
+from lisbet.data.streaming_bank import AHEAD, StreamingBank
 from lisbet.training.checkpoint.directory import CheckpointDirectory
 
 FEATURES = names()
@@ -30,7 +30,7 @@ def recordings(lengths: list[int]) -> list[Record]:
 
 def moving(lengths: list[int], memory: int, *, part: str = "train", steps: int = 100, batch=8):
     records = recordings(lengths)
-    return MovingBank.over(
+    return StreamingBank.over(
         Bank.outline(records), records, memory=memory, seed=3, part=part, batch_size=batch,
         steps=steps, device=torch.device("cpu"),
     )  # fmt: skip
@@ -49,8 +49,8 @@ def test_windows_are_those_of_the_whole_bank():
         here = bank.at(0, step, 100)
         record, frame = here.draw(rng.random(50))
         known = np.array([numbers[here.ids[number]] for number in record])
-        expected = gather(whole, Plan.plain(known, frame), window)
-        torch.testing.assert_close(gather(here, Plan.plain(record, frame), window), expected,
+        expected = gather(whole, WindowIndex.plain(known, frame), window)
+        torch.testing.assert_close(gather(here, WindowIndex.plain(record, frame), window), expected,
                                    rtol=0, atol=0)  # fmt: skip
 
 

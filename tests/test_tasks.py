@@ -43,8 +43,8 @@ def test_equals_the_reference(name, settings, window, individuals):
     bank = make_bank(LENGTHS, names(individuals=individuals))
     task = TASKS[name](**settings)
     table = uniforms(3, name, epoch=1, step=2, rows=300, columns=task.columns)
-    plan, labels = task.plan(table, bank, window)
-    windows = gather(bank, plan, window).numpy()
+    index, labels = task.sample(table, bank, window)
+    windows = gather(bank, index, window).numpy()
     ends = set()
     for row, x, label in zip(table, windows, labels, strict=True):
         expected, answer = getattr(reference, name)(
@@ -63,8 +63,8 @@ def test_a_window_of_two_frames_is_possible():
     for name in SELF_SUPERVISED:
         task = TASKS[name]()
         table = uniforms(0, name, epoch=0, step=0, rows=64, columns=task.columns)
-        plan, labels = task.plan(table, bank, window)
-        for row, x, label in zip(table, gather(bank, plan, window).numpy(), labels, strict=True):
+        index, labels = task.sample(table, bank, window)
+        for row, x, label in zip(table, gather(bank, index, window).numpy(), labels, strict=True):
             expected, answer = getattr(reference, name)(row, recordings_of(bank), 2, 0)
             np.testing.assert_allclose(x, expected, atol=1e-6)
             assert label == answer
@@ -77,7 +77,7 @@ def test_label_frequencies(name, expected):
     bank = make_bank([5000, 4000])
     task = TASKS[name]()
     table = uniforms(0, name, epoch=0, step=0, rows=40_000, columns=task.columns)
-    _, labels = task.plan(table, bank, Window(size=20))
+    _, labels = task.sample(table, bank, Window(size=20))
     assert abs(labels.mean() - expected) < 4 * 0.5 / 200  # four standard errors
 
 
@@ -93,8 +93,8 @@ def test_frames_are_drawn_uniformly_so_that_long_recordings_count_in_proportion(
 def test_the_other_recording_of_cons_is_drawn_as_if_drawing_again():
     bank = make_bank([50, 100, 200])
     table = uniforms(0, "x", epoch=0, step=0, rows=60_000, columns=4)
-    plan, labels = TASKS["cons"]().plan(table, bank, Window(size=5))
-    mixed = plan.record[labels == 1][:, 0]
+    index, labels = TASKS["cons"]().sample(table, bank, Window(size=5))
+    mixed = index.record[labels == 1][:, 0]
     assert (mixed[:, 0] != mixed[:, 1]).all()
     from_first = mixed[mixed[:, 0] == 0][:, 1]
     assert abs((from_first == 1).mean() - 1 / 3) < 0.02
@@ -104,8 +104,8 @@ def test_every_individual_is_exchanged_and_the_first_never():
     bank = make_bank([100, 100], names(individuals=4))
     for name in ("cons", "shift"):
         table = uniforms(0, name, epoch=0, step=0, rows=2000, columns=TASKS[name].columns)
-        plan, _ = TASKS[name]().plan(table, bank, Window(size=5))
-        moved = (plan.record != plan.record[..., :1]) | (plan.frame != plan.frame[..., :1])
+        index, _ = TASKS[name]().sample(table, bank, Window(size=5))
+        moved = (index.record != index.record[..., :1]) | (index.frame != index.frame[..., :1])
         share = moved[:, 0].mean(axis=0)
         assert share[0] == 0
         assert (np.diff(share) > 0.1).all()
@@ -128,22 +128,22 @@ def test_recordings_of_another_frame_rate():
     for name in SELF_SUPERVISED:
         task = TASKS[name]()
         table = uniforms(0, name, epoch=0, step=0, rows=200, columns=task.columns)
-        plan, _ = task.plan(table, bank, window)
-        own = np.ones(200) if plan.speed is None else plan.speed
-        found = gather(bank, replace(plan, speed=2 * own), window).numpy()
+        index, _ = task.sample(table, bank, window)
+        own = np.ones(200) if index.speed is None else index.speed
+        found = gather(bank, replace(index, speed=2 * own), window).numpy()
         for b, x in enumerate(found):
             parts = []
-            for part in range(plan.record.shape[1]):
+            for part in range(index.record.shape[1]):
                 count = round(2 * own[b] * 11)
                 where = np.linspace(0, count - 1, 11)
                 taken = [
                     reference.window(
-                        recordings_of(bank)[plan.record[b, part, g]],
-                        plan.frame[b, part, g],
+                        recordings_of(bank)[index.record[b, part, g]],
+                        index.frame[b, part, g],
                         count,
                         round(2 * own[b] * 2),
                     )
-                    for g in range(plan.record.shape[2])
+                    for g in range(index.record.shape[2])
                 ]
                 x_part = np.concatenate(
                     [t[:, [g]] if len(taken) > 1 else t for g, t in enumerate(taken)], axis=1
@@ -151,8 +151,8 @@ def test_recordings_of_another_frame_rate():
                 columns = [np.interp(where, np.arange(count), c) for c in x_part.T]
                 parts.append(np.stack(columns, 1).reshape(x.shape))
             expected = parts[0]
-            if plan.cut is not None:
-                cut = plan.cut[b]
+            if index.cut is not None:
+                cut = index.cut[b]
                 expected = np.concatenate([parts[0][:cut], parts[1][cut:]])
             np.testing.assert_allclose(x, expected, atol=1e-6)
 

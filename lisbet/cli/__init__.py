@@ -25,8 +25,8 @@ from lisbet.core.errors import (
     ConfigError,
     LisbetError,
     OutputError,
+    ReportedError,
     StoppedError,
-    ToldError,
     unknown,
 )
 from lisbet.core.redact import redacted
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     Raises
     ------
     SystemExit
-        With code 0 when done, 2 when the user can mend the input, 1 for a defect of ours,
+        With code 0 when done, 2 when the user can fix the input, 1 for a defect of betman,
         130 when interrupted, 141 when nobody reads the output of a command that is not training.
     """
     let_threads_sleep()
@@ -75,7 +75,7 @@ def _main(words: list[str]) -> None:
             if job.command.name == "train_model":
                 output.make_optional()
             job.run()
-    except ToldError as error:
+    except ReportedError as error:
         sys.exit(error.exit_code)
     except StoppedError as error:
         sys.stdout.flush()
@@ -102,8 +102,8 @@ def _parsed(words: list[str]) -> Job | None:
         return parse(words)
     except LisbetError as error:
         if environment.rank():
-            time.sleep(1)  # a launcher stops all when one ends: let the first one speak
-            raise ToldError(error.exit_code) from error
+            time.sleep(1)  # a launcher stops all when one ends: let the first print its message
+            raise ReportedError(error.exit_code) from error
         raise
 
 

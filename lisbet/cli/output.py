@@ -102,7 +102,7 @@ def guarded() -> Iterator[None]:
 
 
 def make_optional() -> None:
-    """Let the command go on when its standard output is closed."""
+    """Let the command continue when its standard output is closed."""
     if isinstance(sys.stdout, GuardedStream):
         sys.stdout.required = False
 

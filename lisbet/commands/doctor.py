@@ -95,11 +95,11 @@ def examine(place: Path) -> Iterator[Finding]:
         try:
             yield check()
         except OSError as error:
-            yield Finding(BAD, what, str(error), "choose another --output_path, or mend this")
+            yield Finding(BAD, what, str(error), "choose another --output_path, or fix this")
 
 
 def versions() -> Finding:
-    """Name the versions of what training stands on."""
+    """Name the versions of the packages that training needs."""
     found = [f"python {platform.python_version()}"]
     for name in ("lisbet", "torch", "accelerate", "numpy", "deepspeed", "wandb", "tensorboard"):
         try:
@@ -258,7 +258,7 @@ def slurm() -> Finding:
         given = env.get("SLURM_CPUS_PER_TASK", "?")
         return Finding(
             OK, "SLURM", f"job {env['SLURM_JOB_ID']} on {env.get('SLURM_JOB_NODELIST')}, "
-            f"{given} cores for each task", "requeued jobs go on with --resume and a --run_id",
+            f"{given} cores for each task", "requeued jobs resume with --resume and a --run_id",
         )  # fmt: skip
     if shutil.which("sbatch"):
         return Finding(OK, "SLURM", "is here; this is no job", "run this in a job as well")

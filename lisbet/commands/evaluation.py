@@ -95,7 +95,7 @@ def _run_split(options: EvaluateOptions) -> RunSplit | None:
     if options.split != "all":
         if split is None:
             raise ConfigError(
-                f"--split={options.split}: there is no {model_dir.RUN_CONFIG} beside "
+                f"--split={options.split}: there is no {model_dir.RUN_CONFIG} next to "
                 f"{options.model_path}, which says what was held out; leave out --split, or copy "
                 "it from the folder that the model was trained in"
             )
@@ -146,7 +146,7 @@ def _note(split: RunSplit | None, part: str, in_training: list[str] | None, coun
     """Say whether the scored recordings were in training."""
     if split is None or in_training is None:
         return (
-            f"note: there is no {model_dir.RUN_CONFIG} beside the model, so it is not known "
+            f"note: there is no {model_dir.RUN_CONFIG} next to the model, so it is not known "
             "whether these recordings were in training"
         )
     if part != "all":
@@ -167,7 +167,7 @@ def _note(split: RunSplit | None, part: str, in_training: list[str] | None, coun
 
 
 def _table(report: dict[str, Any]) -> str:
-    """Lay the scores out for a terminal, beside those of the baselines."""
+    """Format the scores for a terminal, next to those of the baselines."""
     names = ["accuracy", *MEANS.values()]
     columns = {"score": report} | report["baselines"]
     means = pd.DataFrame(

@@ -56,13 +56,13 @@ def _source_files(source: Path, folder: Path) -> list[Path]:
     ModelError
         If the folder holds no model, or something that is no plain file.
     OutputError
-        If it is the folder to write, or one of them lies in the other.
+        If it is the folder to write, or one of them is in the other.
     """
     if not (source / model_dir.MODEL_CONFIG).is_file():
         raise ModelError(f"--source={source} is no model directory: no {model_dir.MODEL_CONFIG}")
     if lies_in(source, folder) or lies_in(folder, source):
         raise OutputError(
-            f"--source={source} and the folder to write, {folder}, are the same, or one lies in "
+            f"--source={source} and the folder to write, {folder}, are the same, or one is in "
             "the other; choose another --output_path"
         )
     files = [file for pattern in FILES for file in sorted(source.glob(pattern))]

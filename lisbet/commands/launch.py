@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lisbet.core.errors import ConfigError, ProcessError, ToldError, unknown
+from lisbet.core.errors import ConfigError, ProcessError, ReportedError, unknown
 from lisbet.core.yaml_files import read_yaml
 from lisbet.distributed import environment, stop_signals
 from lisbet.distributed.cores import cores
@@ -57,7 +57,7 @@ class Launch:
     path : Path
         Its file, which ``accelerate launch --config_file`` reads as well.
     settings : dict
-        What stands in it.
+        Its contents.
     """
 
     path: Path
@@ -219,7 +219,7 @@ def start(name: str, words: list[str], options: LaunchOptions) -> None:
 
 
 def _machines(launch: Launch, options: LaunchOptions) -> tuple[int, int, str, int]:
-    """Return number of machines, this one's, address and port: as told, or as SLURM tells."""
+    """Return number of machines, this one's, address and port: as given, or from SLURM."""
     settings = launch.settings
     slurm = environment.slurm_machines()
     if options.num_machines is None and slurm is not None:
@@ -330,7 +330,7 @@ def _run(command: list[str], environments: list[dict[str, str]]) -> None:
     rank = environments[first].get("RANK")
     pid, code = started[first].pid, started[first].returncode
     if code > 0:
-        raise ToldError(code)
+        raise ReportedError(code)
     name = signal.Signals(-code).name
     who = "the process" if rank is None else f"process {rank} (pid {pid})"
     hint = ": often the system's way when memory runs out" if name == "SIGKILL" else ""

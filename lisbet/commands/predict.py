@@ -22,7 +22,7 @@ from lisbet.core.errors import DataError, ModelError, OutputError
 from lisbet.core.storage import write_log
 from lisbet.core.storage.files import require_writable, write_file
 from lisbet.core.storage.results import require_result_files
-from lisbet.data.bank import Plan, gather
+from lisbet.data.bank import WindowIndex, gather
 from lisbet.data.files.versions import FileChoice
 from lisbet.data.inference import Recordings, load_share
 from lisbet.data.load import find_sources, ordered, summary
@@ -329,9 +329,9 @@ def outputs(
         length, size = recording.frames, options.batch_size
         for start in range(0, length, size):
             frame = np.arange(start, min(start + size, length))
-            plan = Plan.plain(np.zeros_like(frame), frame)
+            index = WindowIndex.plain(np.zeros_like(frame), frame)
             if options.fps_scaling != 1:
-                plan = replace(plan, speed=np.full(len(frame), options.fps_scaling))
-            windows = gather(recording, plan, window).to(accelerator.device)
+                index = replace(index, speed=np.full(len(frame), options.fps_scaling))
+            windows = gather(recording, index, window).to(accelerator.device)
             parts.append(model({head: windows})[head].float().cpu())
         yield bank.ids[number], torch.cat(parts).numpy()

@@ -54,7 +54,7 @@ def describe(folder: Path) -> dict[str, Any]:
     -------
     dict
         run_id, state, detail, epoch, epochs, step, scores, started, updated, seconds, starts, host
-        and whether it is resumable; None where an older run does not tell.
+        and whether it is resumable; None where an older run does not say.
     """
     status = read_status(folder)
     state = state_of(status)

@@ -1,4 +1,4 @@
-"""model.yml beside results: which model wrote the tables of a folder, so that none are mixed."""
+"""model.yml next to results: which model wrote the tables of a folder, so that none are mixed."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -63,7 +63,7 @@ class ResultModel(Config):
         except (ConfigError, ValidationError) as error:
             text = first_message(error) if isinstance(error, ValidationError) else str(error)
             raise DataError(
-                f"{path} does not say which model wrote the results beside it: {text}. Move it "
+                f"{path} does not say which model wrote the results next to it: {text}. Move it "
                 "away together with these results, or choose another folder"
             ) from error
 
@@ -104,7 +104,7 @@ def _value(value: Any) -> str:
 def require_one_model(
     folder: Path, model: ResultModel, name: str, record_ids: Sequence[str], *, overwrite: bool
 ) -> tuple[str, ...]:
-    """Refuse to write results of a model beside those of another one.
+    """Refuse to write results of a model next to those of another one.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ def _of_training(options: SlurmScriptOptions) -> TrainOptions:
 
 
 def _check(options: SlurmScriptOptions, train: TrainOptions) -> None:
-    """Check as train_model would, as far as this machine can tell."""
+    """Check as train_model would, as far as this machine can."""
     launch = Launch.find(options.launch)
     if options.processes > 1 and launch.settings["distributed_type"] == ALONE:
         raise ConfigError(

@@ -1,1 +1,1 @@
-"""What everything else stands on: writing without loss, locks."""
+"""What all other packages use: configuration values, errors, registries, safe writing, locks."""

@@ -12,7 +12,7 @@ def keep_freed_memory() -> bool:
     """Let the allocator keep up to 1 GiB that was freed instead of giving it back at once.
 
     A training step frees and asks again for the same batches. By default glibc hands such blocks
-    back to the system, which must clear every page of them anew. What it costs is measured by
+    back to the system, which must clear every page of them again. What it costs is measured by
     benchmarks/sampling.py with and without --default_allocator.
 
     Returns

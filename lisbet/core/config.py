@@ -1,4 +1,4 @@
-"""Frozen, validated values that the rest is told in: which axes, which window, which scale.
+"""Frozen, validated configuration values: which axes, which window, which scale.
 
 Nothing here imports torch. A value that a user writes as one word has ``parse`` and prints as
 that same word, so that a file of options reads back as it was written.

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one clear message, no traceback, exit code 2."""
+"""Errors that a user can fix: one clear message, no traceback, exit code 2."""
 
 import difflib
 from collections.abc import Iterable
@@ -41,7 +41,7 @@ class ProcessError(LisbetError):
 
 
 class StoppedError(BaseException):
-    """A run was asked to stop and can go on with --resume.
+    """A run was asked to stop and can be resumed with --resume.
 
     No Exception: what collects the problems of recordings must not collect it.
     """
@@ -50,7 +50,7 @@ class StoppedError(BaseException):
     """EX_TEMPFAIL of sysexits.h."""
 
 
-class ToldError(LisbetError):
+class ReportedError(LisbetError):
     """Another process of this run failed first; its message is the one to read."""
 
     def __init__(self, exit_code: int) -> None:

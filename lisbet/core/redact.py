@@ -28,7 +28,7 @@ _QUERY = re.compile(
 def redacted(text: str) -> str:
     """Return text without passwords and tokens.
 
-    What stands before the @ of an address is left out, so that it is still an address; signatures
+    What is before the @ of an address is left out, so that it is still an address; signatures
     in one, and the values of environment variables that are named as secrets, become ``***``.
 
     Examples

@@ -71,6 +71,7 @@ class Registry(Mapping[str, Plugin], Generic[Plugin]):
     ) -> None:
         self.kind, self.package, self.attribute = kind, package, attribute
         self.group, self.base = group, base
+        self._names: dict[Any, str] = {}
 
     def __getitem__(self, name: str) -> Plugin:
         self.require(name)
@@ -116,12 +117,11 @@ class Registry(Mapping[str, Plugin], Generic[Plugin]):
         KeyError
             If it is not in the registry.
         """
-        for name in self:
-            if self[name] is plugin:
-                return name
-        raise KeyError(plugin)
+        if plugin not in self._names:
+            self._names |= {self[name]: name for name in self}
+        return self._names[plugin]
 
-    @property
+    @functools.cached_property
     def own(self) -> list[str]:
         """Names of the plug-ins of this package."""
         spec = importlib.util.find_spec(self.package)

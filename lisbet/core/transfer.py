@@ -9,7 +9,7 @@ def to_device(values: np.ndarray, device: torch.device) -> Tensor:
     """Copy an array to a device; on a CPU, share its memory.
 
     A copy to a GPU is queued behind the work that the GPU has, from memory that the system cannot
-    move (pinned), so that this process goes on at once. PyTorch keeps that memory until the copy
+    move (pinned), so that this process continues at once. PyTorch keeps that memory until the copy
     is done.
 
     Parameters

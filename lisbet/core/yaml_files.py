@@ -45,7 +45,7 @@ def read_yaml(path: Path, *, largest: int = LARGEST, as_text: bool = False) -> d
     largest : int
         How many bytes it may have.
     as_text : bool
-        Whether values are left as the text that stands in the file, not read as numbers, booleans
+        Whether values are left as the text in the file, not read as numbers, booleans
         or dates; null and empty values are None.
 
     Raises
@@ -91,7 +91,7 @@ def _require_bounded(text: str, *, as_text: bool) -> None:
                 sizes[anchor] = total - before
         elif isinstance(event, AliasEvent):
             if any(anchor == event.anchor for anchor, _ in open_nodes):
-                raise ValueError(f"*{event.anchor} lies in itself")
+                raise ValueError(f"*{event.anchor} contains itself")
             total += sizes.get(event.anchor or "", 0)
         elif isinstance(event, ScalarEvent):
             if event.anchor is not None:

@@ -77,7 +77,7 @@ def choice_of(
 
 
 def find_annotations(annotations: str, tracking: tuple[Path, ...], video: str = "") -> list[Path]:
-    """Return the annotation files of a recording: one, where it can be told which.
+    """Return the annotation files of a recording: one, where it is clear which.
 
     Files are taken by their names; else by their content. Of several, those that are recognised by
     their content are left, and of these the one that is named as the tracking file's video. In a

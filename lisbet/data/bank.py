@@ -23,7 +23,7 @@ from lisbet.data.rng import pick
 class Bank:
     """The prepared tracks of many recordings, one behind the other.
 
-    A frame of zeros stands before, between and after the recordings: frames outside a recording
+    A frame of zeros is before, between and after the recordings: frames outside a recording
     are read from there.
 
     Parameters
@@ -152,7 +152,7 @@ class Bank:
 
 
 @dataclass(frozen=True)
-class Plan:
+class WindowIndex:
     """Which frames the windows of a batch are made of.
 
     Parameters
@@ -172,7 +172,7 @@ class Plan:
     speed: np.ndarray | None = None
 
     @classmethod
-    def plain(cls, record: np.ndarray, frame: np.ndarray) -> "Plan":
+    def plain(cls, record: np.ndarray, frame: np.ndarray) -> "WindowIndex":
         """Take whole windows ending at one frame each; both (B,)."""
         return cls(record[:, None, None], frame[:, None, None])
 
@@ -183,7 +183,7 @@ class Plan:
         second: tuple[np.ndarray, np.ndarray],
         split: np.ndarray,
         individuals: int,
-    ) -> "Plan":
+    ) -> "WindowIndex":
         """Take individuals 0 … split-1 from one window and the others from a second.
 
         `first` and `second` are (record, frame), each (B,), and `split` is (B,).
@@ -196,14 +196,14 @@ class Plan:
         return cls(record, frame)
 
 
-def gather(bank: Bank, plan: Plan, window: Window) -> Tensor:
+def gather(bank: Bank, index: WindowIndex, window: Window) -> Tensor:
     """Cut the windows of a batch out of the bank.
 
     Parameters
     ----------
     bank : Bank
         Where from; the work is done on its device.
-    plan : Plan
+    index : WindowIndex
         Which frames.
     window : Window
         Size, and offset of the target frame.
@@ -214,9 +214,9 @@ def gather(bank: Bank, plan: Plan, window: Window) -> Tensor:
         (B, W, individuals, keypoints, space), float32. Frames outside a recording are zeros.
     """
     device = bank.tracks.device
-    groups = plan.record.shape[-1]
-    start = bank.starts[plan.record]
-    limits = np.stack([start + plan.frame, start - 1, start + bank.lengths[plan.record]])
+    groups = index.record.shape[-1]
+    start = bank.starts[index.record]
+    limits = np.stack([start + index.frame, start - 1, start + bank.lengths[index.record]])
     # Each group has rows of its own in the bank: frame r of group g is row r·groups + g.
     limits = limits * groups + np.arange(groups)
     # Half the bytes where they do: the arithmetic on rows is most of the work beside the reading.
@@ -224,20 +224,20 @@ def gather(bank: Bank, plan: Plan, window: Window) -> Tensor:
     ends = to_device(limits.astype(np.int32 if small else np.int64), device)
     time_W = torch.arange(window.size, device=device, dtype=ends.dtype)
     weights_B1WN = None
-    if plan.speed is None:
+    if index.speed is None:
         offset_BGWN = groups * (time_W - (window.size - 1 - window.offset))[None, None, :, None]
     else:
-        left_B1W, weights_B1WN = _resampling(plan.speed, window, time_W)
+        left_B1W, weights_B1WN = _resampling(index.speed, window, time_W)
         offset_BGWN = groups * torch.stack([left_B1W, left_B1W + 1], dim=-1)
-    # Rows outside the recording fall on the zeros beside it.
+    # Rows outside the recording are the zeros next to it.
     parts_BGWN = [
         torch.clamp(target + offset_BGWN, low, high)
         for target, low, high in ends.permute(2, 0, 1, 3)[..., None, None]
     ]
-    if plan.cut is None:
+    if index.cut is None:
         rows_BGWN = parts_BGWN[0]
     else:
-        cut_B111 = to_device(plan.cut, device)[:, None, None, None]
+        cut_B111 = to_device(index.cut, device)[:, None, None, None]
         rows_BGWN = torch.where(time_W[:, None] < cut_B111, parts_BGWN[0], parts_BGWN[1])
     return _read(bank, rows_BGWN, weights_B1WN)
 

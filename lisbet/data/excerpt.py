@@ -5,20 +5,20 @@ from dataclasses import replace
 import numpy as np
 
 from lisbet.core.config import Window
-from lisbet.data.bank import Bank, Plan
+from lisbet.data.bank import Bank, WindowIndex
 from lisbet.data.reading import part_of
 from lisbet.data.record import Record
 
 
-def excerpt(records: list[Record], plan: Plan, window: Window) -> tuple[Bank, Plan]:
+def excerpt(records: list[Record], index: WindowIndex, window: Window) -> tuple[Bank, WindowIndex]:
     """Read the frames that windows cover: `gather` makes of them what it makes of a whole bank.
 
     Parameters
     ----------
     records : list of Record
-        The recordings that `plan` numbers, in memory or in a store.
-    plan : Plan
-        Whole windows, see `Plan.plain`; they may have a speed.
+        The recordings that `index` numbers, in memory or in a store.
+    index : WindowIndex
+        Whole windows, see `WindowIndex.plain`; they may have a speed.
     window : Window
         Size, and offset of the target frame.
 
@@ -26,14 +26,14 @@ def excerpt(records: list[Record], plan: Plan, window: Window) -> tuple[Bank, Pl
     -------
     bank : Bank
         A recording for each stretch of frames that some windows cover, without labels.
-    plan : Plan
+    index : WindowIndex
         The same windows in it.
     """
-    number, target = plan.record[:, 0, 0], plan.frame[:, 0, 0]
+    number, target = index.record[:, 0, 0], index.frame[:, 0, 0]
     count = np.full(len(target), float(window.size))
     after = np.full(len(target), float(window.offset))
-    if plan.speed is not None:
-        count, after = np.round(plan.speed * count), np.round(plan.speed * after)
+    if index.speed is not None:
+        count, after = np.round(index.speed * count), np.round(index.speed * after)
     length = np.array([records[n].frames for n in number])
     last = target + after.astype(np.int64)
     first = np.maximum(0, last - count.astype(np.int64) + 1)
@@ -51,5 +51,5 @@ def excerpt(records: list[Record], plan: Plan, window: Window) -> tuple[Bank, Pl
         place[sample] = len(stretches) - 1
     parts = [replace(part_of(records[n], a, b), labels=None) for n, a, b in stretches]
     starts = np.array([begin for _, begin, _ in stretches])
-    moved = Plan.plain(place, target - starts[place])
-    return Bank.from_records(parts), replace(moved, speed=plan.speed)
+    moved = WindowIndex.plain(place, target - starts[place])
+    return Bank.from_records(parts), replace(moved, speed=index.speed)

@@ -55,7 +55,7 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Source:
-    """Where one recording lies.
+    """Where one recording is.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Source:
     video : str
         Name of its video, where it shares its folder with recordings of others, else empty.
     problem : str, optional
-        Why it cannot be told which of the files are to be read.
+        Why it is not clear which of the files to read.
     """
 
     id: str
@@ -193,7 +193,7 @@ def report(where: str, problems: dict[str, str], total: int) -> str:
     lines += [f"  {record_id}: {why}" for record_id, why in list(problems.items())[:SHOWN]]
     if len(problems) > SHOWN:
         lines.append(f"  … and {len(problems) - SHOWN} more")
-    lines.append("Mend or remove them, or choose others with --data_filter.")
+    lines.append("Fix or remove these recordings, or exclude them with --data_filter.")
     return "\n".join(lines)
 
 
@@ -307,10 +307,10 @@ def _behavior_summary(records: list[Record]) -> list[str]:
     if not labelled:
         return []
     shares = np.concatenate([labels.active for labels in labelled]).mean(axis=0)
-    told = (
+    parts = (
         f"{name} {share:.1%}" for name, share in zip(labelled[0].behaviors, shares, strict=True)
     )
-    return [f"behaviours:  {', '.join(told)} of the frames"]
+    return [f"behaviours:  {', '.join(parts)} of the frames"]
 
 
 def _passes(record_id: str, words: tuple[str, ...] | None) -> bool:
@@ -423,7 +423,7 @@ def _format_name(source: Source, dataset: Dataset) -> str:
 
 
 def _read_labels(source: Source, record: Record, annotations: str, options: DataOptions) -> Labels:
-    """Read the annotations beside a recording's tracking file."""
+    """Read the annotations next to a recording's tracking file."""
     reader = LABEL_READERS[annotations]
     file = annotation_file(annotations, source.files, source.video)
     choice = choice_of(source.files, options, file, source.video)

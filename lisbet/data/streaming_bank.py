@@ -1,6 +1,6 @@
 """The bank that moves: of a dataset larger than memory, some blocks of recordings at a time.
 
-The recordings are cut into blocks of about equal size, which come in an order that is drawn anew
+The recordings are cut into blocks of about equal size, which come in an order that is drawn again
 for each pass over the data. Some consecutive blocks are in memory; from time to time the
 oldest makes room for the next, which a thread has read meanwhile. Which blocks are there is a pure
 function of (seed, epoch, step): the same on any number of processes and after a resume.
@@ -78,7 +78,7 @@ class Order:
 
 
 @dataclass(frozen=True, eq=False)
-class MovingBank(Bank):
+class StreamingBank(Bank):
     """A bank whose `tracks` are elsewhere; `at` brings those of a step.
 
     Ids, lengths and annotations are of all recordings, and in memory.
@@ -100,7 +100,7 @@ class MovingBank(Bank):
         device: torch.device,
         parts: int = 1,
         reserved: int = 0,
-    ) -> "MovingBank":
+    ) -> "StreamingBank":
         """Cut recordings into blocks.
 
         Parameters

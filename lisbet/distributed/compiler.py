@@ -11,7 +11,7 @@ def can_compile(device: torch.device) -> bool:
     """Compile a small function for a device, and warn with the reason if that fails.
 
     A compiler or a driver may be missing. The network would find out in the middle of its first
-    step, where PyTorch cannot go on without.
+    step, where PyTorch cannot continue without.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def can_compile(device: torch.device) -> bool:
     except Exception as error:  # whatever the compiler, its driver or its libraries raise
         reason = str(error).strip().splitlines() or [""]
         log.warning(
-            "--compile: the network is not compiled, and training goes on without: %s: %s",
+            "--compile: the network is not compiled, and training continues without: %s: %s",
             type(error).__name__,
             reason[0],
         )

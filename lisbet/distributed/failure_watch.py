@@ -17,7 +17,7 @@ from typing import Any
 import torch.distributed as dist
 from accelerate import Accelerator
 
-from lisbet.core.errors import ConfigError, LisbetError, ProcessError, StoppedError, ToldError
+from lisbet.core.errors import ConfigError, LisbetError, ProcessError, ReportedError, StoppedError
 from lisbet.core.redact import redacted
 from lisbet.distributed.start import start
 
@@ -49,7 +49,7 @@ def distributed_session(
 
     Raises
     ------
-    ToldError
+    ReportedError
         On a process that fails after another has: that one's message is the one to read.
     """
     try:
@@ -57,7 +57,7 @@ def distributed_session(
     except ConfigError as error:
         if int(os.environ.get("LOCAL_RANK", 0)):
             time.sleep(GRACE_S)
-            raise ToldError(error.exit_code) from error  # the first of each machine says it
+            raise ReportedError(error.exit_code) from error  # the first of each machine says it
         raise
     if accelerator.num_processes == 1:
         yield accelerator
@@ -73,10 +73,10 @@ def distributed_session(
         lost = _lost_contact(error)
         if lost:  # the end of another one; give it, or its neighbour, time to say more
             time.sleep(GRACE_S)
-        told = watch.tell(ProcessError(LOST) if lost else error)
-        if told is not None:
+        reported = watch.report(ProcessError(LOST) if lost else error)
+        if reported is not None:
             time.sleep(GRACE_S)
-            raise ToldError(told) from error
+            raise ReportedError(reported) from error
         if watch.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
             time.sleep(2 * TICK_S)  # the store, with the message, ends with this process
         if lost:
@@ -134,8 +134,8 @@ class Watch(threading.Thread):
                 self._set_failed(1, text)
         return None
 
-    def tell(self, error: BaseException) -> int | None:
-        """Tell the others of a failure; return the exit code of one that told before."""
+    def report(self, error: BaseException) -> int | None:
+        """Report a failure to the others; return the exit code of one that was reported before."""
         try:
             first: dict | None = self._set_failed(
                 _exit_code(error), str(error) or type(error).__name__
@@ -145,7 +145,7 @@ class Watch(threading.Thread):
         return None if first is None or first["rank"] == self.rank else int(first["code"])
 
     def stop(self) -> None:
-        """Stop watching: the block is over, or its failure is told."""
+        """Stop watching: the block is over, or its failure is reported."""
         self.over.set()
         self.join(TICK_S)
 

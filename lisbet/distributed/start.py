@@ -69,7 +69,7 @@ def start(
     if deepspeed or fsdp:
         os.environ.pop("ACCELERATE_USE_CPU", None)  # with it, Accelerate forgets the strategy
     if on_cpu and fsdp:
-        # Accelerate shards on accelerators only; told that these are, it does on processors too.
+        # Accelerate shards on accelerators only; believing that these are, it also does on CPUs.
         PartialState(backend="gloo")
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     elif on_cpu and not deepspeed:

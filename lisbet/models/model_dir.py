@@ -189,7 +189,7 @@ def export_embedder(options: ExportOptions) -> None:
 
 
 def model_info(options: InfoOptions) -> None:
-    """Print what a model is and what lies in its directory."""
+    """Print what a model is and what its directory contains."""
     config = read_config(options.model_path)
     model = outline(config)
     backbone = {key: value for key, value in config.backbone.items() if key != "type"}

@@ -125,7 +125,7 @@ def positional(
 
 
 def extra_of(field: FieldInfo) -> dict[str, Any]:
-    """Return what an option declares about itself beside its type and default."""
+    """Return what an option declares besides its type and default."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 

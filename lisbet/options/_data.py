@@ -57,7 +57,7 @@ class ConvertOptions(FolderOptions):
     """Convert recordings to one Zarr store, prepared for training and read in parts.
 
     For datasets larger than memory, and for file systems that are slow at many small files. An
-    interrupted conversion goes on where it was when the same command is given again.
+    interrupted conversion is resumed when the same command is given again.
 
     Examples
     --------

@@ -10,7 +10,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message='Field name "json"')
 
     class RunsOptions(Options):
-        """List runs: which go on, which ended, and which can be resumed.
+        """List runs: which are running, which ended, and which can be resumed.
 
         Examples
         --------

@@ -159,7 +159,7 @@ def _agrees(name: str, value: Any, preparation: dict[str, Values]) -> bool:
         return bool(value == default_of(name))
     known = preparation[name]
     if name == "data_scale" and IMAGE_SIZE in known:
-        # Without the option, each file's own size; a size that is given stands for it.
+        # Without the option, each file's own size; a given size replaces it.
         return value is None or value in known or str(value)[0].isdigit()
     if name == "data_scale" and value is None:
         return False

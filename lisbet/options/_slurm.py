@@ -46,7 +46,7 @@ class SlurmScriptOptions(TrainingOptions):
     """Print a batch script for SLURM that trains a model.
 
     All options of train_model are checked as train_model would, also on the recordings where they
-    are here. The script saves before its time is up, goes back to the queue and goes on.
+    are here. The job saves a checkpoint before its time limit, is requeued, and resumes.
 
     Examples
     --------
@@ -110,8 +110,8 @@ class SlurmScriptOptions(TrainingOptions):
     def _is_a_job(self) -> Self:
         if self.run_id is None:
             raise ConfigError(
-                "--run_id is missing: the job goes on after an interruption, and must know with "
-                "which run"
+                "--run_id is missing: the job resumes after an interruption, and needs the name "
+                "of the run"
             )
         if self.container and self.venv:
             raise ConfigError("betman is in the --container or in the --venv; pass one of them")
@@ -123,7 +123,9 @@ class SlurmScriptOptions(TrainingOptions):
             raise ConfigError(f"--seeds={','.join(map(str, self.seeds))}: SLURM counts from 0")
         for name in ("overwrite", "dry_run", "debug_step"):
             if getattr(self, name) not in (False, None):
-                raise ConfigError(f"--{name} is nothing for a job that goes on; use train_model")
+                raise ConfigError(
+                    f"--{name} cannot be used in a job that resumes itself; use train_model"
+                )
         return self
 
     @property

@@ -11,7 +11,7 @@ from pydantic import PrivateAttr
 
 from lisbet.core.config import Window
 from lisbet.core.errors import DataError
-from lisbet.data.bank import Bank, Plan
+from lisbet.data.bank import Bank, WindowIndex
 from lisbet.models.heads import AnyHeadConfig, FrameHeadConfig
 from lisbet.tasks._task import Task
 
@@ -117,9 +117,13 @@ class SupervisedTask(Task):
             hidden_dim=hidden_dim,
         )
 
-    def plan(self, uniform: np.ndarray, bank: Bank, window: Window) -> tuple[Plan, np.ndarray]:
+    def sample(
+        self, uniform: np.ndarray, bank: Bank, window: Window
+    ) -> tuple[WindowIndex, np.ndarray]:
         """Draw frames; their labels are what was seen in them."""
         del window
         record, frame = bank.draw(uniform[:, 0])
         assert bank.labels is not None
-        return Plan.plain(record, frame), self.targets(bank.labels[bank.starts[record] + frame])
+        return WindowIndex.plain(record, frame), self.targets(
+            bank.labels[bank.starts[record] + frame]
+        )

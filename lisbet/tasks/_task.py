@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lisbet.core.config import Config, Window
 from lisbet.core.errors import DataError
-from lisbet.data.bank import Bank, Plan
+from lisbet.data.bank import Bank, WindowIndex
 from lisbet.models.heads import AnyHeadConfig, WindowHeadConfig
 from lisbet.tasks._counts import accuracy
 
@@ -64,7 +64,9 @@ class Task(Config):
         """
 
     @abstractmethod
-    def plan(self, uniform: np.ndarray, bank: Bank, window: Window) -> tuple[Plan, np.ndarray]:
+    def sample(
+        self, uniform: np.ndarray, bank: Bank, window: Window
+    ) -> tuple[WindowIndex, np.ndarray]:
         """Choose the frames and the label of each sample.
 
         Parameters
@@ -78,7 +80,7 @@ class Task(Config):
 
         Returns
         -------
-        plan : Plan
+        index : WindowIndex
             What `gather` cuts the windows by.
         labels : ndarray
             (B,), float32 of 0 and 1 for window tasks.

@@ -6,7 +6,7 @@ import numpy as np
 
 from lisbet.core.config import Window
 from lisbet.core.errors import DataError
-from lisbet.data.bank import Bank, Plan
+from lisbet.data.bank import Bank, WindowIndex
 from lisbet.data.rng import pick
 from lisbet.tasks._task import SelfSupervisedTask
 
@@ -26,7 +26,9 @@ class Cons(SelfSupervisedTask):
                 f"({', '.join(bank.ids)})"
             )
 
-    def plan(self, uniform: np.ndarray, bank: Bank, window: Window) -> tuple[Plan, np.ndarray]:
+    def sample(
+        self, uniform: np.ndarray, bank: Bank, window: Window
+    ) -> tuple[WindowIndex, np.ndarray]:
         """Draw a window; with probability ½ take some individuals from another recording."""
         del window
         record, frame = bank.draw(uniform[:, 0])
@@ -38,8 +40,8 @@ class Cons(SelfSupervisedTask):
             np.where(inconsistent, theirs, own)
             for theirs, own in zip(other, (record, frame), strict=True)
         )
-        plan = Plan.mixed((record, frame), (second[0], second[1]), split, individuals)
-        return plan, inconsistent.astype(np.float32)
+        index = WindowIndex.mixed((record, frame), (second[0], second[1]), split, individuals)
+        return index, inconsistent.astype(np.float32)
 
 
 def other_recording(

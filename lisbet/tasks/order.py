@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from lisbet.core.config import Window
-from lisbet.data.bank import Bank, Plan
+from lisbet.data.bank import Bank, WindowIndex
 from lisbet.data.rng import pick
 from lisbet.tasks._task import SelfSupervisedTask
 
@@ -23,7 +23,9 @@ class Order(SelfSupervisedTask):
     columns: ClassVar[int] = 4
     negatives: Literal["strict", "simple"] = "strict"
 
-    def plan(self, uniform: np.ndarray, bank: Bank, window: Window) -> tuple[Plan, np.ndarray]:
+    def sample(
+        self, uniform: np.ndarray, bank: Bank, window: Window
+    ) -> tuple[WindowIndex, np.ndarray]:
         """Draw the end of a first window, of a second one, and where the second takes over."""
         record, frame = bank.draw(uniform[:, 0])
         ordered = uniform[:, 1] < 0.5
@@ -32,12 +34,12 @@ class Order(SelfSupervisedTask):
             wrong_record, wrong_frame = record, pick(uniform[:, 2], frame + 1)
         else:
             wrong_record, wrong_frame = _not_later(uniform[:, 2], record, frame, bank)
-        plan = Plan(
+        index = WindowIndex(
             record=np.stack([record, np.where(ordered, record, wrong_record)], 1)[..., None],
             frame=np.stack([frame, np.where(ordered, later, wrong_frame)], 1)[..., None],
             cut=1 + pick(uniform[:, 3], window.size - 1),
         )
-        return plan, ordered.astype(np.float32)
+        return index, ordered.astype(np.float32)
 
 
 def _not_later(

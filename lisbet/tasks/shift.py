@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from lisbet.core.config import Window
-from lisbet.data.bank import Bank, Plan
+from lisbet.data.bank import Bank, WindowIndex
 from lisbet.data.rng import pick
 from lisbet.tasks._task import SelfSupervisedTask
 
@@ -18,7 +18,9 @@ class Shift(SelfSupervisedTask):
 
     columns: ClassVar[int] = 3
 
-    def plan(self, uniform: np.ndarray, bank: Bank, window: Window) -> tuple[Plan, np.ndarray]:
+    def sample(
+        self, uniform: np.ndarray, bank: Bank, window: Window
+    ) -> tuple[WindowIndex, np.ndarray]:
         """Draw a window, and a moment close to it for the other individuals."""
         del window
         record, frame = bank.draw(uniform[:, 0])
@@ -27,8 +29,8 @@ class Shift(SelfSupervisedTask):
         moment = earliest + pick(uniform[:, 1], latest - earliest + 1)
         individuals = len(bank.features.individuals)
         split = 1 + pick(uniform[:, 2], individuals - 1)
-        plan = Plan.mixed((record, frame), (record, moment), split, individuals)
-        return plan, (moment > frame).astype(np.float32)
+        index = WindowIndex.mixed((record, frame), (record, moment), split, individuals)
+        return index, (moment > frame).astype(np.float32)
 
 
 TASK = Shift

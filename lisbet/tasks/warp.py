@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from lisbet.core.config import Window
-from lisbet.data.bank import Bank, Plan
+from lisbet.data.bank import Bank, WindowIndex
 from lisbet.tasks._task import SelfSupervisedTask
 
 SLOWEST, FASTEST = 0.5, 1.5
@@ -17,13 +17,15 @@ class Warp(SelfSupervisedTask):
     columns: ClassVar[int] = 2
     slowest: ClassVar[float] = SLOWEST
 
-    def plan(self, uniform: np.ndarray, bank: Bank, window: Window) -> tuple[Plan, np.ndarray]:
+    def sample(
+        self, uniform: np.ndarray, bank: Bank, window: Window
+    ) -> tuple[WindowIndex, np.ndarray]:
         """Draw a window and its speed."""
         del window
         record, frame = bank.draw(uniform[:, 0])
         speed = SLOWEST + (FASTEST - SLOWEST) * uniform[:, 1]
-        plan = Plan(record[:, None, None], frame[:, None, None], speed=speed)
-        return plan, (speed > 1).astype(np.float32)
+        index = WindowIndex(record[:, None, None], frame[:, None, None], speed=speed)
+        return index, (speed > 1).astype(np.float32)
 
 
 TASK = Warp

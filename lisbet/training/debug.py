@@ -40,12 +40,12 @@ def _samples(trainer: Trainer, rows: slice) -> list[tuple[tuple[str, int], str]]
         logits = forward(trainer.strategy.model, batch)
     lines = []
     for name, task in trainer.inputs.tasks.items():
-        plan, _ = sampler.plan(name, epoch, within, rows)
+        index, _ = sampler.draw(name, epoch, within, rows)
         bank, labels = sampler.bank(name, epoch, within), batch[name][1]
         for number, row in enumerate(range(rows.start, rows.stop)):
             one = slice(number, number + 1)
             loss = task.loss(logits[name][one], labels[one]).item()
-            record, frame = (int(part[number].flat[0]) for part in (plan.record, plan.frame))
+            record, frame = (int(part[number].flat[0]) for part in (index.record, index.frame))
             label = labels[number].tolist()
             text = f"{name} {row} {bank.ids[record]} {frame} {label} {loss:.6g}"
             lines.append(((name, row), text))

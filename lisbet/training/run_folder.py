@@ -70,7 +70,7 @@ def check(options: TrainOptions, run_id: str) -> tuple[Path, bool]:
     Raises
     ------
     LisbetError
-        If something stands there that must not be written to, resumed or replaced.
+        If something is there that must not be written to, resumed or replaced.
     """
     folder = folder_of(options, run_id)
     resuming = bool(CheckpointDirectory(folder).published())
@@ -91,7 +91,7 @@ def check(options: TrainOptions, run_id: str) -> tuple[Path, bool]:
     require_own_names(folder)
     if os.path.lexists(kept(folder)) and WriteLog(kept(folder)).kind is None:
         raise OutputError(
-            f"{kept(folder)} was not written by betman, and stands where the earlier model is kept "
+            f"{kept(folder)} was not written by betman, and is where the earlier model is kept "
             "until the new one has weights; move it away"
         )
     return folder, False
@@ -186,7 +186,7 @@ def is_finished(folder: Path, epochs: int) -> bool:
     Raises
     ------
     OutputError
-        If it has weights that starting anew would lose.
+        If it has weights that starting again would lose.
     """
     if not has_weights(folder):
         return False
@@ -226,7 +226,7 @@ def create(options: TrainOptions, folder: Path, config: ModelConfig, run: dict[s
 
 
 def update_config(folder: Path, run: dict[str, Any]) -> None:
-    """Write run_config.yml anew, for a run that resumes with other options."""
+    """Replace run_config.yml, for a run that resumes with other options."""
     with write_file(folder / model_dir.RUN_CONFIG, root=folder, overwrite=True) as temporary:
         write_yaml(temporary, run)
 

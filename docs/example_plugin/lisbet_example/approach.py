@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from lisbet.core.config import Window
-from lisbet.data.bank import Bank, Plan, gather
+from lisbet.data.bank import Bank, WindowIndex, gather
 from lisbet.tasks import SelfSupervisedTask
 
 
@@ -14,11 +14,13 @@ class Approach(SelfSupervisedTask):
 
     columns: ClassVar[int] = 1  # one random number per sample: which frame
 
-    def plan(self, uniform: np.ndarray, bank: Bank, window: Window) -> tuple[Plan, np.ndarray]:
+    def sample(
+        self, uniform: np.ndarray, bank: Bank, window: Window
+    ) -> tuple[WindowIndex, np.ndarray]:
         """Draw a frame for each sample, and compare the two distances."""
         record, frame = bank.draw(uniform[:, 0])
-        plan = Plan.plain(record, frame)
-        windows = gather(bank, plan, window).cpu().numpy()  # (B, W, individuals, keypoints, space)
+        index = WindowIndex.plain(record, frame)
+        windows = gather(bank, index, window).cpu().numpy()  # (B, W, individuals, keypoints, space)
         centre = windows.mean(axis=3)
         distance = np.linalg.norm(centre[:, :, 0] - centre[:, :, 1], axis=-1)
-        return plan, (distance[:, -1] < distance[:, 0]).astype(np.float32)
+        return index, (distance[:, -1] < distance[:, 0]).astype(np.float32)

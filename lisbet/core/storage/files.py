@@ -1,8 +1,8 @@
 """Write files and folders whole or not at all, and never over anything of somebody else.
 
 Everything is written under a temporary name, synced, and renamed. What is there already is
-replaced only if this program wrote it (see `write_log`) and the caller was told to; what else
-stands in a replaced folder moves into the new one. Nothing else in the package removes or renames
+replaced only if this program wrote it (see `write_log`) and the caller asked for it; what else
+is in a replaced folder moves into the new one. Nothing else in the package removes or renames
 files, or opens existing ones for writing.
 
 Symbolic links: folders above a target are followed. A target that is itself a link is written into
@@ -44,7 +44,7 @@ def write_file(
     path : Path
         The file.
     root : Path, optional
-        The folder whose log notes the file: one that the file lies in or below; default: its own.
+        The folder whose log notes the file, which contains it at any depth; default: its own.
     overwrite : bool
         Whether a file that this program wrote is replaced.
     notes : WriteLog, optional
@@ -191,7 +191,7 @@ def require_file_target(
 
 
 def _require_folders_above(path: Path) -> None:
-    """Refuse a path where a file, or a link that leads nowhere, stands in place of a folder."""
+    """Refuse a path where a file, or a link that leads nowhere, is in place of a folder."""
     for folder in path.parents:
         if folder.is_dir():
             return
@@ -231,7 +231,7 @@ def copy_files(
 
 
 def temporary_name(path: Path, end: str) -> Path:
-    """Return a name that nothing has, beside a path, for what is not finished or is replaced."""
+    """Return an unused name next to a path, for what is not finished or is replaced."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}{end}")
 
 

@@ -64,7 +64,7 @@ def write_folder(
 
 
 def new_folder(path: Path, kind: str) -> Path:
-    """Make an empty folder beside `path` that takes its name with `publish_folder`."""
+    """Make an empty folder next to `path` that takes its name with `publish_folder`."""
     new = temporary_name(path, NEW)
     new.mkdir()
     WriteLog(new).begin(kind)
@@ -228,7 +228,7 @@ def remove_own(folder: Path) -> None:
 
 
 def require_folder_target(path: Path, replaces: frozenset[str] = frozenset()) -> None:
-    """Refuse to write a folder where something stands that must not be replaced.
+    """Refuse to write a folder where something is that must not be replaced.
 
     Parameters
     ----------
@@ -328,7 +328,7 @@ def _remove_if_empty_or_new(folder: Path) -> None:
 
 
 def interrupted(path: Path) -> list[Path]:
-    """Return the whole folders beside a missing one that `recover` can bring back."""
+    """Return the complete folders next to a missing one that `recover` can restore."""
     if os.path.lexists(path) or not path.parent.is_dir():
         return []
     left = [*_named_after(path, NEW), *_named_after(path, OLD), kept(path)]
@@ -344,7 +344,7 @@ def remove_unfinished_part(path: Path) -> None:
 
 
 def _named_after(path: Path, end: str) -> list[Path]:
-    """Return the temporary folders beside a folder that were made for it."""
+    """Return the temporary folders next to a folder that were made for it."""
     name = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{16}" + re.escape(end))
     return [
         other

@@ -1,8 +1,8 @@
-"""One writer at a time: a lock file beside what is written, also on shared file systems.
+"""One writer at a time: a lock file next to what is written, also on shared file systems.
 
 The lock of ``models/mice`` is ``models/.mice.lock``. It names the process that holds it, which
 refreshes its time stamp as long as it lives. A lock is stale if its process is gone, or, where that
-cannot be seen (another machine, a container), if its time stamp stands still.
+cannot be seen (another machine, a container), if its time stamp does not change.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from lisbet.core.errors import OutputError
 BEAT_S = 5.0
 """Time between two refreshes of the time stamp of a lock that is held."""
 WATCH_S = 30.0
-"""A lock of another machine whose time stamp stands still for so long is stale."""
+"""A lock of another machine whose time stamp has not changed for so long is stale."""
 LOCK = ".lock"
 NO_LINKS = {errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What a file system answers that has no hard links."""
@@ -71,7 +71,7 @@ class Lock:
                 if not os.path.lexists(self.path):
                     continue  # it was released meanwhile
                 raise LockedError(
-                    f"{self.path} is not a lock of betman; move it away, it stands where the lock "
+                    f"{self.path} is not a lock of betman; move it away, it is where the lock "
                     f"of {self.target.name} is made"
                 )
             if not _is_stale(self.path, holder):
@@ -86,7 +86,7 @@ class Lock:
         self._beats.start()
 
     def require_held(self) -> None:
-        """Refuse to go on if another process has taken the lock over.
+        """Refuse to continue if another process has taken the lock over.
 
         That happens to a process that was suspended, or cut off from its file system.
 
@@ -150,16 +150,16 @@ class Lock:
 
     def _break(self, token: str) -> None:
         """Remove a stale lock, unless another process was faster and it is a new one by now."""
-        aside = self.path.with_name(f"{self.path.name}.{self.token}")
+        moved = self.path.with_name(f"{self.path.name}.{self.token}")
         try:
-            os.rename(self.path, aside)
+            os.rename(self.path, moved)
         except FileNotFoundError:
             return
-        found = read_holder(aside)
+        found = read_holder(moved)
         if found is not None and found.get("token") != token:
             with contextlib.suppress(OSError):
-                os.link(aside, self.path)
-        aside.unlink(missing_ok=True)
+                os.link(moved, self.path)
+        moved.unlink(missing_ok=True)
 
     def _refresh(self) -> None:
         while not self._over.wait(BEAT_S):

@@ -75,7 +75,7 @@ def require_result_folder(path: Path, kind: str, *, overwrite: bool) -> None:
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path is a folder, or lies in it, also through links and under another name."""
+    """Whether a path is a folder, or is in it, also through links and under another name."""
     real, real_folder = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     if real.is_relative_to(real_folder):
         return True

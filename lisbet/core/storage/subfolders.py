@@ -11,7 +11,7 @@ from lisbet.core.storage.write_log import NEW, OLD, WriteLog
 
 
 def temporary_folder(path: Path, root: Path) -> Path:
-    """Make an empty folder beside a folder that is going to be written, noted in the root's log."""
+    """Make an empty folder next to one that will be written, noted in the root's log."""
     folder = temporary_name(path, NEW)
     notes = WriteLog(root)
     notes.make_folders(path.parent)

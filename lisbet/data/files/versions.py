@@ -32,7 +32,7 @@ VERSIONS = frozenset(
         *("labelled", "new", "old", "proofread"),
     )
 )
-"""Words that tell versions of the tracks of one video apart."""
+"""Words that distinguish versions of the tracks of one video."""
 NOT_INDIVIDUALS = VERSIONS | frozenset(
     (
         *("day", "morning", "afternoon", "evening", "night", "session", "trial", "video"),
@@ -40,7 +40,7 @@ NOT_INDIVIDUALS = VERSIONS | frozenset(
         *("cam", "camera", "top", "bottom", "side", "front", "back", "left", "right"),
     )
 )
-"""Words that tell videos apart, or views of one."""
+"""Words that distinguish videos, or views of one."""
 INDIVIDUALS_PATTERN = "*tracking*"
 """Names of files with one individual each."""
 
@@ -127,7 +127,7 @@ def arranged(
     Raises
     ------
     DataError
-        If it cannot be told what they are.
+        If it is not clear what they are.
     """
     files = without_copies(files)
     videos: dict[str, list[Path]] = defaultdict(list)
@@ -150,13 +150,13 @@ def arranged(
     more = ", --file_per_individual if each holds one individual of one video" if several else ""
     raise DataError(
         f"{len(files)} tracking files in one folder ({_listed(files)}); expected one, and it "
-        "cannot be told whether they are different videos. Pass --flat if each is a recording of "
+        "it is not clear whether they are different videos. Pass --flat if each is a recording of "
         f"its own{more}, or choose one with --tracking_pattern"
     )
 
 
 def without_copies(files: Sequence[Path]) -> list[Path]:
-    """Leave out HDF5 files beside a CSV file of the same name: DeepLabCut writes tables in both."""
+    """Leave out HDF5 files next to a CSV file of the same name: DeepLabCut writes both."""
     tables = {file.stem for file in files if file.suffix.lower() == ".csv"}
     hdf5 = {".h5", ".hdf5", ".hdf"}
     return [f for f in files if f.suffix.lower() not in hdf5 or f.stem not in tables]

@@ -35,7 +35,7 @@ class RemoteFile:
     Parameters
     ----------
     name : str
-        Its name, wherever it lies.
+        Its name, wherever it is.
     url : str
         Where its authors publish it.
     md5 : str
@@ -126,7 +126,7 @@ def require_space(folder: Path, needed: int, what: str) -> None:
 
 
 def _download(url: str, target: Path) -> None:
-    """Download a file, going on where an earlier attempt, of this call or before, was cut off."""
+    """Download a file, resuming where an earlier attempt, of this call or before, was cut off."""
     for attempt in range(ATTEMPTS):
         try:
             _stream(url, target)
@@ -157,7 +157,7 @@ def _stream(url: str, part: Path) -> None:
         if have and answer.status_code in (200, 416):  # no resuming here, or nothing is missing
             remove_file(part, part.parent)
             if answer.status_code == 416:
-                raise ConnectionError("the partial file does not fit; starting anew")
+                raise ConnectionError("the partial file does not fit; starting again")
             have = 0
         answer.raise_for_status()
         length = answer.headers.get("Content-Length")

@@ -67,7 +67,7 @@ def publish_dataset(
 
 
 def _is_there(folder: Path, provenance: dict[str, Any]) -> bool:
-    """Whether a dataset was fetched before; an error if something else stands there."""
+    """Whether a dataset was fetched before; an error if something else is there."""
     if not os.path.lexists(folder):
         return False
     there = folder / PROVENANCE

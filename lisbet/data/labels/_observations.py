@@ -203,7 +203,7 @@ def _place(table: pd.DataFrame, media: str, file: Path) -> tuple[int, float]:
 
 
 def rates_of(table: pd.DataFrame, place: int | None = None) -> tuple[float, ...]:
-    """Return the frame rates of some rows, NaN for text; "NA" stands for an unknown one."""
+    """Return the frame rates of some rows, NaN for text; "NA" means unknown."""
     column = next((name for name in RATES if name in table), None)
     if column is None:
         return ()

@@ -125,7 +125,7 @@ def read_table(file: Path, layout: Layout, times: tuple[str, ...] = ()) -> pd.Da
     Raises
     ------
     DataError
-        If it is no table, too large, or has cells beside its columns.
+        If it is no table, too large, or has cells outside its columns.
     """
     require_csv(file, text=True)
     columns = _unique(layout.columns)

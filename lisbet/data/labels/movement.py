@@ -1,4 +1,4 @@
-"""Annotations beside movement recordings: ``annotations*.nc``, ``manual_scoring*.nc``."""
+"""Annotations next to movement recordings: ``annotations*.nc``, ``manual_scoring*.nc``."""
 
 from pathlib import Path
 

@@ -126,7 +126,7 @@ def without_outsiders(record: Record, size: tuple[float, ...]) -> Record:
     lost = int(np.isnan(position[..., 0]).sum() - np.isnan(record.position[..., 0]).sum())
     video = Scale(size=size)
     if np.isnan(position).all():
-        raise DataError(f"every point lies outside {video}")
+        raise DataError(f"every point is outside {video}")
     step = f"{lost} points outside {video} taken for missing"
     return record.with_position(position, step)
 

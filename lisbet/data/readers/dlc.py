@@ -81,7 +81,7 @@ def _read(files: list[Path], *, head: bool = False) -> xr.Dataset:
     for file, part in zip(files, parts, strict=True):
         if part.sizes["individuals"] > 1:
             raise DataError(
-                f"{file.name} holds several individuals, beside {len(files) - 1} other tracking "
+                f"{file.name} holds several individuals, next to {len(files) - 1} other tracking "
                 "files; expected one file, or one for each individual. Leave one, or choose it "
                 "with --tracking_pattern"
             )

@@ -105,7 +105,7 @@ def _axes(tracks: Any, individuals: int, keypoints: int, name: str) -> tuple[str
     Raises
     ------
     DataError
-        If they cannot be told.
+        If they cannot be determined.
     """
     stated = _stated_axes(tracks, name)
     if stated is None:

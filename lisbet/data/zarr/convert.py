@@ -78,7 +78,7 @@ def _lacking(
 
 
 def _asked(options: ConvertOptions) -> dict[str, Any]:
-    """Return what the contents of a store follow from, beside the recordings."""
+    """Return the options that the contents of a store depend on, besides the recordings."""
     return options.model_dump(mode="json", include={*affecting(ConvertOptions, "data")})
 
 

@@ -102,7 +102,7 @@ class Destination(ABC):
 
     @abstractmethod
     def require_held(self) -> None:
-        """Refuse to go on if another process has taken the destination over."""
+        """Refuse to continue if another process has taken the destination over."""
 
     @abstractmethod
     def finish(self, attributes: dict[str, Any]) -> None:
@@ -114,7 +114,7 @@ class Destination(ABC):
 
 
 class LocalDestination(Destination):
-    """A folder, filled under a temporary name beside it."""
+    """A folder, filled under a temporary name next to it."""
 
     _lock: Lock
     folder: Path
@@ -175,7 +175,7 @@ class LocalDestination(Destination):
         Journal(self.folder).note(line)
 
     def require_held(self) -> None:
-        """Refuse to go on without the lock."""
+        """Refuse to continue without the lock."""
         self._lock.require_held()
 
     def finish(self, attributes: dict[str, Any]) -> None:

@@ -103,11 +103,11 @@ class Prefix:
         self.remove([METADATA])
 
     def sibling(self, token: str) -> "Prefix":
-        """Return the prefix beside this one that a new store is written to."""
+        """Return the prefix next to this one that a new store is written to."""
         return Prefix(sibling_of(self.address, token))
 
     def siblings(self) -> list["Prefix"]:
-        """Return the prefixes beside this one that `sibling` made, of this and other processes."""
+        """Return the prefixes next to this one that `sibling` made, of this and other processes."""
         files, path = self._opened
         files.invalidate_cache()
         try:

@@ -4,9 +4,9 @@ Only keys of a store of ours are written, replaced or removed: those of its ``za
 bears its mark, and of its arrays. The ``zarr.json`` is one key, written in one step:
 
 * A new store has the mark of an unfinished one until everything else is written.
-* A store that replaces another is written beside it, under ``NAME.partial-TOKEN``. When it is
+* A store that replaces another is written next to it, under ``NAME.partial-TOKEN``. When it is
   complete, the old one gets the mark of an unfinished one, which says where the complete one is;
-  then the new one is copied over it, its mark last, and the copy beside it is removed.
+  then the new one is copied over it, its mark last, and the copy next to it is removed.
 * Recordings are added as new keys. Readers take sizes from the ``zarr.json`` of the store, which
   is replaced last.
 
@@ -69,7 +69,7 @@ class RemoteDestination(Destination):
         self._first_shard = 0
         self._begun = False
         self._complete_copy: str | None = None
-        """Where a complete store lies that is being copied to the address."""
+        """Where the complete store is that is being copied to the address."""
         self._name = _digest(self.there.address.encode())
         """Names the address in the stores that are written for it; it may hold a password."""
 
@@ -173,7 +173,7 @@ class RemoteDestination(Destination):
         return done
 
     def _require_ended(self, holder: dict[str, Any]) -> None:
-        """Refuse to go on if a process that can be seen from here still writes."""
+        """Refuse to continue if a process that is visible from here still writes."""
         if has_ended(holder) is not False:
             return
         if holder.get("pid") != os.getpid() or holder.get("token") in _ACTIVE:
@@ -214,7 +214,7 @@ class RemoteDestination(Destination):
         """Do nothing: a conversion to an address cannot be continued."""
 
     def require_held(self) -> None:
-        """Refuse to go on if the mark of this process was replaced by another's."""
+        """Refuse to continue if another process replaced the mark of this one."""
         holder = _holder(self.work.attributes() or {})
         if holder.get("token") != self.token:
             self._begun = False  # what is there belongs to the other one
@@ -263,7 +263,7 @@ class RemoteDestination(Destination):
             source.remove_store(mark=self._mark())
         except Exception as error:  # of the network, of a library
             log.warning(
-                "%s is complete, but %s beside it was not removed (%s); the next conversion to "
+                "%s is complete, but %s next to it was not removed (%s); the next conversion to "
                 "this place removes it", self.place, source.address, error,
             )  # fmt: skip
 

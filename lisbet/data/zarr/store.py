@@ -2,7 +2,7 @@
 
 ``position`` (frame, individuals, keypoints, space) holds the frames of all recordings one behind
 the other, in [0, 1], NaN where a point is missing; ``target_cls`` (frame, behaviors) what was
-annotated. Where a recording lies and what is known of it stands along the dimension ``recording``.
+annotated. The place and the properties of each recording are along the dimension ``recording``.
 The store is plain Zarr v3 with named dimensions: ``xarray.open_zarr`` shows all of it.
 """
 
@@ -58,7 +58,7 @@ class Store:
     Parameters
     ----------
     path : Path
-        Where it lies: a folder, or an address.
+        Where it is: a folder, or an address.
     group : zarr.Group
         The store.
     features : Features
@@ -215,8 +215,8 @@ class Store:
         if not same:
             raise DataError(
                 f"{place_of(self.path)} was replaced while it was read: its recordings are not "
-                "those that this command began with. Bring the earlier store back (a run goes on "
-                "from its last checkpoint with --resume), or start anew with the present one"
+                "those that this command began with. Restore the earlier store (a run resumes "
+                "from its last checkpoint with --resume), or start again with the present one"
             )
 
     def _who(self, first: int, last: int) -> str:
@@ -327,7 +327,7 @@ def write_metadata(group: Any, content: bytes) -> None:
 
 
 def sibling_of(place: str, token: str) -> str:
-    """Return the address beside a store's at which one that replaces it is written."""
+    """Return the address next to a store's at which its replacement is written."""
     return f"{place.rstrip('/')}.partial-{token}"
 
 

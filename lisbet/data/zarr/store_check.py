@@ -133,7 +133,7 @@ def check_table(table: dict[str, np.ndarray], frames: int, place: str) -> None:
     Raises
     ------
     DataError
-        If an id cannot be used, or a recording lies outside the tracks or in another one.
+        If an id cannot be used, or a recording is outside the tracks or overlaps another one.
     """
     ids = [str(record_id) for record_id in table["recording"].tolist()]
     check_ids(ids, place)

@@ -50,7 +50,7 @@ def require_local_target(target: Path, data_path: Path, sources: list[Source]) -
     for folder in sorted(folders):
         if _identity(folder) in above_target:
             raise OutputError(
-                f"{place} is, or lies in, the folder {folder} of the recordings; choose a place "
+                f"{place} is, or is in, the folder {folder} of the recordings; choose a place "
                 "outside of it"
             )
         if _identity(target) in _identities(folder):

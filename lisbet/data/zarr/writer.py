@@ -118,9 +118,11 @@ class Writer:
             with zarr.config.set({"array.write_empty_chunks": True}):  # a missing one is a damage
                 problems = self._write_all(sources)
             if problems and not (self.options.skip_bad and self.rows):
-                told = report(str(self.options.data_path), problems, len(sources))
-                kept = "\nThe same command with --skip_bad leaves them out and goes on from there."
-                raise DataError(told + kept * bool(self.rows))
+                message = report(str(self.options.data_path), problems, len(sources))
+                kept = (
+                    "\nThe same command with --skip_bad leaves them out and continues from there."
+                )
+                raise DataError(message + kept * bool(self.rows))
             for record_id, why in problems.items():
                 log.warning("%s is left out: %s", record_id, why)
                 self.left_out[record_id] = before[record_id]
@@ -151,7 +153,7 @@ class Writer:
         self.first = self.safe = self.next = -(-array.shape[0] // array.shards[0]) * array.shards[0]
 
     def _take_up(self, line: dict[str, Any]) -> None:
-        """Go on after a shard; a recording that lies in the next one, too, is read again."""
+        """Continue after a shard; a recording that is also in the next one is read again."""
         self.safe, self.error = line["safe"], line["error"]
         self.features = Features(**line["features"])
         self.behaviors = tuple(line["behaviors"])
@@ -160,7 +162,7 @@ class Writer:
                 self.rows.append(row)
                 self.next = row["start"] + row["frames"]
         self.noted = len(self.rows)
-        log.warning("an interrupted conversion goes on after %d frames", self.safe)
+        log.warning("resuming an interrupted conversion after %d frames", self.safe)
 
     # Writing --------------------------------------------------------------------------------------
 

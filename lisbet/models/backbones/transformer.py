@@ -122,7 +122,7 @@ class TransformerEncoder(nn.Module):
         super().__init__()
         first = TransformerEncoderLayer(config)
         self.layers = nn.ModuleList(copy.deepcopy(first) for _ in range(config.num_layers))
-        # Drawn anew, each by itself, and in the order in which earlier versions drew them.
+        # Initialised again, each by itself, in the order of earlier versions.
         for module in self.modules():
             if isinstance(module, SelfAttention | nn.Linear):
                 module.reset_parameters()

@@ -56,7 +56,7 @@ def consolidate_checkpoint(options: ConsolidateOptions) -> None:
 
 
 def _require_same_run(run: Path, model_id: str, folder: Path) -> None:
-    """Refuse a checkpoint that another run wrote, wherever it lies now.
+    """Refuse a checkpoint that another run wrote, wherever it is now.
 
     Raises
     ------

@@ -121,7 +121,7 @@ class Checkpoints:
         Raises
         ------
         OSError
-            If it cannot be written, unless training goes on. Earlier checkpoints stay.
+            If it cannot be written, unless training is to continue. Earlier checkpoints are kept.
         """
         started = time.perf_counter()
         self.wait()

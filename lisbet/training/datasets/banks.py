@@ -20,7 +20,7 @@ from lisbet.data.bank import Bank
 from lisbet.data.load import agree, load_records
 from lisbet.data.preparation.compatibility import merged, preparation_of
 from lisbet.data.record import Record
-from lisbet.data.streaming_bank import MovingBank
+from lisbet.data.streaming_bank import StreamingBank
 from lisbet.data.tracks import Stored
 from lisbet.distributed.machine import Machine, reserve
 from lisbet.distributed.memory import available_memory
@@ -142,8 +142,8 @@ def load(options: TrainOptions, tasks: dict[str, Task], begun_with: Size | None 
     in_memory = _bytes_in_memory(records)
     known = records
     if machine.count > 1:
-        told = list(map(_without_tracks, records)), datasets, preparation, in_memory
-        known, datasets, preparation, in_memory = machine.told(told)
+        outlines = list(map(_without_tracks, records)), datasets, preparation, in_memory
+        known, datasets, preparation, in_memory = machine.broadcast(outlines)
     in_time = options.dev_split == "time"
     halves = cut_in_time(known, options) if in_time else None
     bank = Bank.outline(known if halves is None else halves)
@@ -247,7 +247,7 @@ def _shared(machine: Machine, bank: Bank, records: list[Record]) -> Bank:
     place = _shared_file(bank.bytes) if machine.leads else None
     try:
         shape = (bank.rows, *bank.features.shape)
-        tracks = np.memmap(machine.told(place), np.float32, "r+", shape=shape)
+        tracks = np.memmap(machine.broadcast(place), np.float32, "r+", shape=shape)
         machine.wait()
     finally:
         if place is not None:
@@ -327,7 +327,7 @@ def _moving(sampler: Sampler, loaded: Loaded, parts: int) -> Sampler:
     distinct = {bank.ids: bank for bank in sampler.banks.values()}
     parts *= len(distinct)
     moving = {
-        ids: MovingBank.over(
+        ids: StreamingBank.over(
             bank,
             [records[record_id] for record_id in ids],
             memory=loaded.block_memory // parts,

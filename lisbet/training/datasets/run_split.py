@@ -58,7 +58,7 @@ class RunSplit:
 
     @classmethod
     def read(cls, model_path: Path) -> "RunSplit | None":
-        """Read the run_config.yml beside a model_config.yml; None if there is none.
+        """Read the run_config.yml next to a model_config.yml; None if there is none.
 
         Raises
         ------

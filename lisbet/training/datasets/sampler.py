@@ -10,7 +10,7 @@ from lisbet.augment import Augmentation
 from lisbet.core.config import Window
 from lisbet.core.errors import DataError
 from lisbet.core.transfer import to_device
-from lisbet.data.bank import Bank, Plan, gather
+from lisbet.data.bank import Bank, WindowIndex, gather
 from lisbet.data.rng import uniforms
 from lisbet.tasks import Task
 
@@ -71,17 +71,17 @@ class Sampler:
         """Make the rows of a global batch that are this process's share."""
         return {name: self._samples(name, epoch, step, rows) for name in self.tasks}
 
-    def plan(self, name: str, epoch: int, step: int, rows: slice) -> tuple[Plan, np.ndarray]:
+    def draw(self, name: str, epoch: int, step: int, rows: slice) -> tuple[WindowIndex, np.ndarray]:
         """Choose the frames and labels of a task's samples."""
         task = self.tasks[name]
-        uniform = self._draw(name, "", epoch, step, rows, task.columns)
-        plan, labels = task.plan(uniform, self.bank(name, epoch, step), self.window)
+        uniform = self._uniform(name, "", epoch, step, rows, task.columns)
+        index, labels = task.sample(uniform, self.bank(name, epoch, step), self.window)
         if self.fps_scaling != 1:
-            speed = np.ones(len(labels)) if plan.speed is None else plan.speed
-            plan = replace(plan, speed=self.fps_scaling * speed)
-        return plan, labels
+            speed = np.ones(len(labels)) if index.speed is None else index.speed
+            index = replace(index, speed=self.fps_scaling * speed)
+        return index, labels
 
-    def _draw(
+    def _uniform(
         self, name: str, what: str, epoch: int, step: int, rows: slice, columns: int
     ) -> np.ndarray:
         stream = f"{self.part}/{name}{what}"
@@ -92,12 +92,12 @@ class Sampler:
 
     def _samples(self, name: str, epoch: int, step: int, rows: slice) -> tuple[Tensor, Tensor]:
         bank = self.bank(name, epoch, step)
-        plan, labels = self.plan(name, epoch, step, rows)
-        windows = gather(bank, plan, self.window).to(self.device)
+        index, labels = self.draw(name, epoch, step, rows)
+        windows = gather(bank, index, self.window).to(self.device)
         for number, augmentation in enumerate(self.augmentations):
             columns = 1 + augmentation.columns(bank.features)
             what = f"/{number}/{augmentation.name}"
-            uniform = self._draw(name, what, epoch, step, rows, columns)
+            uniform = self._uniform(name, what, epoch, step, rows, columns)
             windows = augmentation.apply(windows, uniform)
         return windows, to_device(labels, self.device)
 

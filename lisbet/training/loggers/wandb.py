@@ -149,11 +149,11 @@ class WandbLogger:
 
     def _mode(self) -> str:
         """Decide between online and offline, and say why."""
-        told = self.options.wandb_mode or os.environ.get("WANDB_MODE")
-        if told and told != "online":
-            return told
-        reason = offline_reason(probe=not told)
-        if reason is None and not told and (left := wandb_files.not_synced(self.place, self.id)):
+        wanted = self.options.wandb_mode or os.environ.get("WANDB_MODE")
+        if wanted and wanted != "online":
+            return wanted
+        reason = offline_reason(probe=not wanted)
+        if reason is None and not wanted and (left := wandb_files.not_synced(self.place, self.id)):
             reason = f"{len(left)} earlier parts of this run are not synced yet"
         if reason is None:
             return "online"

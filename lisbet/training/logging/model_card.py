@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 CARD = "README.md"
 MANY = 20
-"""Recordings that are named one by one; of more, only the number is told."""
+"""Recordings that are named one by one; of more, only the number is given."""
 
 
 def write_card(trainer: "Trainer") -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lisbet.data.bank import Bank, Plan, gather
+from lisbet.data.bank import Bank, WindowIndex, gather
 from lisbet.data.excerpt import excerpt
 from lisbet.models.multitask import MultiTaskModel
 from lisbet.tasks import SupervisedTask
@@ -156,13 +156,13 @@ def _windows(
     records = [known[record_id] for record_id in bank.ids] if known else []
     for first in range(0, len(frame), AT_ONCE):
         own = slice(first, first + AT_ONCE)
-        plan = Plan.plain(record[own], frame[own])
+        index = WindowIndex.plain(record[own], frame[own])
         if sampler.fps_scaling != 1:
-            plan = replace(plan, speed=np.full(len(record[own]), sampler.fps_scaling))
+            index = replace(index, speed=np.full(len(record[own]), sampler.fps_scaling))
         source = bank
         if records:
-            source, plan = excerpt(records, plan, sampler.window)
-        yield gather(source, plan, sampler.window).to(sampler.device)
+            source, index = excerpt(records, index, sampler.window)
+        yield gather(source, index, sampler.window).to(sampler.device)
 
 
 def _groups(bank: Bank, record: np.ndarray, frame: np.ndarray) -> tuple[np.ndarray, str]:

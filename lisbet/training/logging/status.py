@@ -14,7 +14,7 @@ from lisbet.core.storage.files import claim, rewrite_text
 STATUS = "status.json"
 RUNNING, STOPPED, FINISHED, FAILED = "running", "stopped", "finished", "failed"
 BEAT_S = 5.0
-"""A run that goes on says so at most this often."""
+"""Seconds between two updates of the status of a running run."""
 
 
 class Status:

@@ -116,7 +116,7 @@ def read_metadata(folder: Path, manifest: Manifest) -> dcp.Metadata:
 
 
 def _require_plausible(metadata: Any, manifest: Manifest) -> None:
-    """Raise ValueError unless all of it lies in the files of the checkpoint."""
+    """Raise ValueError unless all of it is in the files of the checkpoint."""
     if not isinstance(metadata, dcp.Metadata):
         raise ValueError(f"it is a {type(metadata).__name__}, not the metadata of a checkpoint")
     for index, place in metadata.storage_data.items():
@@ -193,9 +193,9 @@ class _Writer(FileSystemWriter):
 
     names: tuple[str, ...] = ()
 
-    def write_data(self, plan: Any, planner: Any) -> Any:
+    def write_data(self, index: Any, planner: Any) -> Any:
         """Write the part of this process."""
-        done = super().write_data(plan, planner)
+        done = super().write_data(index, planner)
         self.names = tuple(sorted({part.storage_data.relative_path for part in done.wait()}))
         return done
 
