@@ -14,13 +14,13 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from lisbet.augment import Augmentation
 from lisbet.core.config import Features, Window
+from lisbet.core.json_types import JsonDict
 from lisbet.data.bank import Bank, gather
 from lisbet.data.labels import LabelReader, Labels
 from lisbet.data.readers import DatasetReader, Peek, RecordingReader
@@ -51,7 +51,7 @@ def example_bank(recordings: int = 3, frames: int = 60) -> Bank:
     return Bank.from_records(records)
 
 
-def check_task(kind: type[Task], **settings: Any) -> None:
+def check_task(kind: type[Task], **settings: object) -> None:
     """Check a task, with some values of its settings.
 
     Raises
@@ -123,7 +123,7 @@ def _check_supervised(task: SupervisedTask, logits: np.ndarray, bank: Bank) -> N
     assert len(confusion) == len(classes), "the confusion needs one row for each class"
 
 
-def check_backbone(kind: type[Backbone], **settings: Any) -> None:
+def check_backbone(kind: type[Backbone], **settings: object) -> None:
     """Check a backbone, with some values of its settings.
 
     Raises
@@ -229,7 +229,7 @@ def check_annotation_reader(
     return labels
 
 
-def check_augmentation(kind: type[Augmentation], **parameters: Any) -> None:
+def check_augmentation(kind: type[Augmentation], **parameters: object) -> None:
     """Check an augmentation, with some values of its parameters.
 
     Raises
@@ -265,7 +265,7 @@ def check_logger(logger: Callable[[TrainOptions, Start], Logger], folder: Path) 
         If it does not keep the contract of Logger.
     """
     options = TrainOptions(data_path=(Path("data"),))
-    config: dict[str, Any] = {
+    config: JsonDict = {
         "options": {"run_id": "run"}, "data": {}, "tracking": {"wandb_id": "contract"},
     }  # fmt: skip
     first = logger(options, Start(folder, config))

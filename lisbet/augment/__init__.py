@@ -5,11 +5,11 @@ are parsed and checked before torch is loaded, so modules import it only where t
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 from pydantic import ValidationError
 
 from lisbet.augment._augmentation import Augmentation, PointAugmentation, present
+from lisbet.core.json_types import JsonDict
 from lisbet.core.registry import Registry
 
 AUGMENTATIONS: Registry[type[Augmentation]] = Registry(
@@ -50,7 +50,7 @@ def _parse_one(text: str) -> Augmentation:
     if not name:
         raise ValueError("an augmentation is empty; expected name:key=value,name:key=value")
     kind = AUGMENTATIONS[name]
-    given: dict[str, Any] = {}
+    given: JsonDict = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not (key and equals and value):

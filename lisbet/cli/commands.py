@@ -10,10 +10,12 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from lisbet import options
 from lisbet.commands import launch
 from lisbet.core.errors import ConfigError, unknown
+from lisbet.core.json_types import JsonDict
 from lisbet.core.yaml_files import read_yaml
 from lisbet.distributed import environment
 from lisbet.distributed.launch_file import LAUNCHED
@@ -75,7 +77,7 @@ class Command:
         """Return what an option means without a value, if it may stand so."""
         return extra_of(self.fields[name]).get("bare")
 
-    def check(self, given: dict[str, Any]) -> Options:
+    def check(self, given: JsonDict) -> Options:
         """Read and check the options as they were typed.
 
         With ``--config``, those of a file stand in for the ones that were not.
@@ -92,7 +94,7 @@ class Command:
         except ValidationError as error:
             raise ConfigError("\n".join(self._messages(error))) from error
 
-    def _from_file(self, path: Path) -> dict[str, Any]:
+    def _from_file(self, path: Path) -> JsonDict:
         """Read the options of a YAML file, alone or under ``options`` as in run_config.yml."""
         content = read_yaml(path, as_text=True)
         values = content.get("options", content)
@@ -124,7 +126,7 @@ class Command:
         return list(dict.fromkeys(messages))
 
 
-def _expected(problem: Any) -> str | None:
+def _expected(problem: ErrorDetails) -> str | None:
     """Say what an option takes whose value was refused; None if the problem says it itself."""
     found: str | None = EXPECTED.get(problem["type"])
     return None if found is None else found.format(**problem.get("ctx", {}))
@@ -172,7 +174,7 @@ class Job:
         return run(self.options)
 
 
-def _typed(path: Path, name: str, value: Any) -> Any:
+def _typed(path: Path, name: str, value: object) -> Any:
     """Return a value of a YAML file as it would be typed."""
     if isinstance(value, list):
         if commas := [item for item in value if "," in str(item)]:
@@ -185,7 +187,7 @@ def _typed(path: Path, name: str, value: Any) -> Any:
     return value if value is None else str(value)
 
 
-def choices(annotation: Any) -> Iterator[str]:
+def choices(annotation: object) -> Iterator[str]:
     """Find the words of a Literal, also within a union."""
     for part in get_args(annotation):
         if isinstance(part, str):

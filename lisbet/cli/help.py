@@ -2,7 +2,6 @@
 
 import inspect
 import textwrap
-from typing import Any
 
 from pydantic_core import PydanticUndefined
 
@@ -74,5 +73,5 @@ def _entry(command: Command, name: str) -> str:
     return "\n".join([first, *(f"{'':24}{line}" for line in body[1:])])
 
 
-def _plain(default: Any) -> str:
+def _plain(default: object) -> str:
     return ",".join(default) if isinstance(default, tuple) else str(default)

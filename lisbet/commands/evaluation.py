@@ -1,7 +1,6 @@
 """Compare a model with annotations."""
 
 import logging
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ from lisbet.commands.predict import (
 )
 from lisbet.core import drawing
 from lisbet.core.errors import ConfigError, DataError, LisbetError
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import require_writable, write_file
 from lisbet.core.storage.results import require_result_files
 from lisbet.core.yaml_files import write_yaml
@@ -166,7 +166,7 @@ def _note(split: RunSplit | None, part: str, in_training: list[str] | None, coun
     )
 
 
-def _table(report: dict[str, Any]) -> str:
+def _table(report: JsonDict) -> str:
     """Format the scores for a terminal, next to those of the baselines."""
     names = ["accuracy", *MEANS.values()]
     columns = {"score": report} | report["baselines"]

@@ -17,9 +17,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from lisbet.core.errors import ConfigError, ProcessError, ReportedError, unknown
+from lisbet.core.json_types import JsonDict
 from lisbet.core.yaml_files import read_yaml
 from lisbet.distributed import environment, stop_signals
 from lisbet.distributed.cores import cores
@@ -61,7 +61,7 @@ class Launch:
     """
 
     path: Path
-    settings: dict[str, Any]
+    settings: JsonDict
 
     @classmethod
     def find(cls, name: str) -> "Launch":

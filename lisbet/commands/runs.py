@@ -6,7 +6,6 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import psutil
 from rich.console import Console
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lisbet.core.errors import ModelError
+from lisbet.core.json_types import JsonDict
 from lisbet.options import RunsOptions
 from lisbet.training.logging.status import FINISHED, RUNNING, read_status
 
@@ -47,7 +47,7 @@ def runs(options: RunsOptions) -> None:
         Console(width=width, highlight=False, markup=False).print(table(found))
 
 
-def describe(folder: Path) -> dict[str, Any]:
+def describe(folder: Path) -> JsonDict:
     """Return what is known of a run.
 
     Returns
@@ -79,7 +79,7 @@ def describe(folder: Path) -> dict[str, Any]:
     }
 
 
-def state_of(status: dict[str, Any]) -> str:
+def state_of(status: JsonDict) -> str:
     """Return the state of a run: what it last said, unless it can no longer be so.
 
     A run that was killed says it still runs. On its own machine its process tells; on another,
@@ -95,7 +95,7 @@ def state_of(status: dict[str, Any]) -> str:
     return RUNNING if quiet < patience else "silent"
 
 
-def _lives(status: dict[str, Any]) -> bool:
+def _lives(status: JsonDict) -> bool:
     """Whether the process is there, and not another one that was given its number."""
     try:
         process = psutil.Process(int(status["pid"]))
@@ -105,7 +105,7 @@ def _lives(status: dict[str, Any]) -> bool:
         return False
 
 
-def table(found: list[dict[str, Any]]) -> Table:
+def table(found: list[JsonDict]) -> Table:
     """Lay runs out for a terminal."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for name, settings in (

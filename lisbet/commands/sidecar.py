@@ -3,13 +3,13 @@
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from lisbet import __version__
 from lisbet.core.config import Config
 from lisbet.core.errors import ConfigError, DataError, OutputError, first_message
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import require_file_target, write_file
 from lisbet.core.storage.write_log import LOG, hash_of
 from lisbet.core.yaml_files import read_yaml, write_yaml
@@ -38,7 +38,7 @@ class ResultModel(Config):
 
     model_id: str
     weights_sha256: str
-    preparation: dict[str, Any] | None = None
+    preparation: JsonDict | None = None
     betman: str = __version__
     unfinished: tuple[str, ...] = ()
 
@@ -97,7 +97,7 @@ class ResultModel(Config):
             write_yaml(temporary, values)
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     return "default" if value is None else str(value)
 
 

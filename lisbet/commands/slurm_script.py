@@ -4,11 +4,11 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 from lisbet import __version__
 from lisbet.commands.launch import ALONE, FOLDERS, Launch
 from lisbet.core.errors import ConfigError
+from lisbet.core.json_types import JsonDict
 from lisbet.core.option_text import join_paths
 from lisbet.core.redact import redacted
 from lisbet.options import SlurmScriptOptions, TrainingOptions, TrainOptions
@@ -110,7 +110,7 @@ def _as_word(path: str) -> str:
     return f"./{path}" if path.startswith("-") else path
 
 
-def _refuse_secrets(words: dict[str, Any]) -> None:
+def _refuse_secrets(words: JsonDict) -> None:
     """Raise ConfigError if a script, which many may read, would hold a password or token."""
     for name, value in words.items():
         if redacted(str(value)) != str(value):

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 from lisbet.core.errors import ConfigError
 from lisbet.core.redact import redacted
@@ -14,7 +13,7 @@ _PUBLIC = ("http", "https")
 """Schemes whose addresses may hold a user and a password."""
 
 
-def parse_data_path(raw: Any) -> Any:
+def parse_data_path(raw: object) -> object:
     """Read the path or address of a dataset as a user writes it.
 
     Parameters

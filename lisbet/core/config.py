@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from lisbet.core.address import parse_data_path
 from lisbet.core.errors import ConfigError
-from lisbet.core.option_text import plain_number, split_words
+from lisbet.core.option_text import plain_number, split_words, words_of
 
 ALL = "*"
 LARGEST_SIZE = 2**16
@@ -68,7 +68,7 @@ class Selection(Config):
         ('x', 'y')
         """
         parts = _three_parts(text, "resident,intruder;x,y;*")
-        names = [None if part == ALL else split_words(part) for part in parts]
+        names = [None if part == ALL else words_of(part) for part in parts]
         for chosen in names:
             if chosen is not None and len(set(chosen)) < len(chosen):
                 raise ValueError(f"{','.join(chosen)!r} names something twice")
@@ -103,7 +103,7 @@ class Renames(Config):
         if part == ALL:
             return ()
         pairs = []
-        for word in split_words(part):
+        for word in words_of(part):
             old, colon, new = word.partition(":")
             if not (colon and old and new) or ":" in new:
                 raise ValueError(f"expected old:new, got {word!r}")
@@ -132,7 +132,7 @@ class Settings(Config):
         {'backbone': {'kernel_size': '4'}, 'order': {'negatives': 'simple'}}
         """
         pairs = []
-        for word in split_words(text) if text else ():
+        for word in words_of(text) if text else ():
             place, equals, value = word.partition("=")
             owner, dot, key = place.partition(".")
             if not (equals and dot and owner and key and value):

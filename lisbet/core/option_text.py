@@ -4,16 +4,24 @@ import os
 import re
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any
 
 
-def split_words(raw: Any) -> Any:
+def split_words(raw: object) -> object:
     """Split comma-separated text into a tuple of words; leave anything else as it is."""
-    if not isinstance(raw, str):
-        return raw
-    words = tuple(word.strip() for word in raw.split(","))
+    return words_of(raw) if isinstance(raw, str) else raw
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """Split comma-separated text.
+
+    Raises
+    ------
+    ValueError
+        If an item is empty.
+    """
+    words = tuple(word.strip() for word in text.split(","))
     if "" in words:
-        raise ValueError(f"an item is empty in {raw!r}; separate items by single commas")
+        raise ValueError(f"an item is empty in {text!r}; separate items by single commas")
     return words
 
 
@@ -21,7 +29,7 @@ MOST_COMMAS = 8
 """A name with more commas is not recognised in a list of paths."""
 
 
-def split_paths(raw: Any) -> Any:
+def split_paths(raw: object) -> object:
     r"""Split comma-separated text into a tuple of paths; leave anything else as it is.
 
     A comma that belongs to a path is written ``\,``, and a backslash in front of a comma ``\\``.

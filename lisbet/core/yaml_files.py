@@ -14,6 +14,7 @@ from yaml.events import (
 )
 
 from lisbet.core.errors import ConfigError
+from lisbet.core.json_types import JsonDict
 
 LARGEST = 64 * 2**20
 """Bytes of a file; run_config.yml takes about 150 for each recording."""
@@ -35,7 +36,7 @@ class _TextLoader(_LOADER):  # type: ignore[misc]
     }
 
 
-def read_yaml(path: Path, *, largest: int = LARGEST, as_text: bool = False) -> dict[str, Any]:
+def read_yaml(path: Path, *, largest: int = LARGEST, as_text: bool = False) -> JsonDict:
     """Read a YAML file that holds a mapping, in bounded time and memory.
 
     Parameters
@@ -104,7 +105,7 @@ def _require_bounded(text: str, *, as_text: bool) -> None:
             raise ValueError(f"it holds more than {MOST_VALUES} values")
 
 
-def write_yaml(path: Path, values: dict[str, Any]) -> None:
+def write_yaml(path: Path, values: JsonDict) -> None:
     """Write a mapping as YAML, in its own order."""
     fast = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     text = yaml.dump(values, Dumper=fast, sort_keys=False, allow_unicode=True)

@@ -42,7 +42,7 @@ class Machine:
                 self.count = len(ranks)
         self.leads = dist.get_rank() == self._leader
 
-    def broadcast(self, value: Any = None) -> Any:
+    def broadcast(self, value: object = None) -> Any:
         """Return what the leading process says. All of the machine must call it."""
         if self.count == 1:
             return value

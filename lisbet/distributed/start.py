@@ -4,7 +4,6 @@ import os
 import socket
 import warnings
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,6 +13,7 @@ from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from lisbet.core.errors import ConfigError, ProcessError
+from lisbet.core.json_types import JsonDict
 from lisbet.distributed import environment
 from lisbet.distributed.compiler import can_compile
 from lisbet.distributed.cores import cores
@@ -76,7 +76,7 @@ def start(
         os.environ["ACCELERATE_USE_CPU"] = "true"
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # Accelerate imports DeepSpeed if it can
-    options: dict[str, Any] = {"step_scheduler_with_optimizer": False, "mixed_precision": chosen}
+    options: JsonDict = {"step_scheduler_with_optimizer": False, "mixed_precision": chosen}
     device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
     if compiled and device is not None and can_compile(device):
         options["dynamo_backend"] = "inductor"

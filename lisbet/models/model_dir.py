@@ -54,7 +54,7 @@ def save_weights(
         save_tensors(plain, temporary)
 
 
-def save_tensors(content: Any, path: Path) -> None:
+def save_tensors(content: object, path: Path) -> None:
     """Save as torch.save does, which hides why the system refused to write; this does not."""
     refused: list[OSError] = []
 

@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from lisbet.core.config import MOST_NAMES, Config, Features, Window, require_name
 from lisbet.core.errors import ModelError
+from lisbet.core.json_types import JsonDict
 from lisbet.models.backbones import BACKBONES, BackboneConfig
 from lisbet.models.heads import AnyHeadConfig
 from lisbet.options._preparation import Preparation
@@ -22,7 +23,7 @@ class ModelConfig(Config):
     """What model_config.yml holds: enough to build the network again."""
 
     model_id: str
-    backbone: dict[str, Any]
+    backbone: JsonDict
     input_features: Features
     out_heads: dict[str, AnyHeadConfig]
     window_size: int
@@ -38,7 +39,7 @@ class ModelConfig(Config):
 
     @field_validator("backbone", "out_heads", "window_size", "window_offset", mode="before")
     @classmethod
-    def _sizes_are_numbers(cls, raw: Any) -> Any:
+    def _sizes_are_numbers(cls, raw: object) -> object:
         """Refuse true and false, which pydantic would read as 1 and 0."""
         for part in (raw, *raw.values()) if isinstance(raw, dict) else (raw,):
             for value in part.values() if isinstance(part, dict) else (part,):
@@ -48,7 +49,7 @@ class ModelConfig(Config):
 
     @field_validator("out_heads")
     @classmethod
-    def _heads_have_plain_names(cls, heads: dict[str, Any]) -> dict[str, Any]:
+    def _heads_have_plain_names(cls, heads: JsonDict) -> JsonDict:
         for name in heads:
             if not name.isidentifier() or hasattr(nn.ModuleDict, name):  # torch's own rule
                 raise ValueError(f"{name[:80]!r} cannot be the name of a head")
@@ -188,7 +189,7 @@ def require_fitting(model: nn.Module, weights: dict[str, Tensor], source: str) -
         )
 
 
-def require_whole_backbone(config: dict[str, Any], weights: dict[str, Tensor], source: str) -> None:
+def require_whole_backbone(config: JsonDict, weights: dict[str, Tensor], source: str) -> None:
     """Refuse weights that lack tensors of a backbone: frozen, those would stay random.
 
     Parameters

@@ -33,6 +33,7 @@ from lisbet.core.config import (
     from_text,
 )
 from lisbet.core.errors import ConfigError, unknown
+from lisbet.core.json_types import JsonDict
 from lisbet.core.option_text import join_paths, split_paths, split_words
 from lisbet.core.registry import Registry
 
@@ -69,7 +70,7 @@ Commands that do not train use ``data``, ``files`` and ``run`` in the same sense
 
 
 def option(
-    default: Any,
+    default: object,
     description: str,
     *,
     affects: Effect,
@@ -100,7 +101,7 @@ def option(
     **constraints
         Limits of the value, as `pydantic.Field` takes them.
     """
-    extra: dict[str, Any] = {
+    extra: JsonDict = {
         "affects": affects, "group": group, "unit": unit, "bare": bare, "known": known,
     }  # fmt: skip
     return Field(default, description=description, json_schema_extra=extra, **constraints)
@@ -111,20 +112,20 @@ def positional(
     *,
     affects: Effect = "nothing",
     known: Iterable[str] = (),
-    default: Any = ...,
+    default: object = ...,
     many: bool = False,
 ) -> Any:
     """Declare a positional argument; it is required if it has no default.
 
     With `many`, the last one takes all remaining words. For the rest see `option`.
     """
-    extra: dict[str, Any] = {
+    extra: JsonDict = {
         "affects": affects, "positional": True, "known": known, "many": many,
     }  # fmt: skip
     return Field(default, description=description, json_schema_extra=extra)
 
 
-def extra_of(field: FieldInfo) -> dict[str, Any]:
+def extra_of(field: FieldInfo) -> JsonDict:
     """Return what an option declares besides its type and default."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
@@ -136,12 +137,12 @@ def affecting(kind: type[Config], *effects: Effect) -> tuple[str, ...]:
     )
 
 
-def _known_format(raw: Any) -> Any:
+def _known_format(raw: object) -> object:
     return READER_NAMES.require(raw.lower()) if isinstance(raw, str) else raw
 
 
 def _known_formats(names: Registry[Any]) -> Any:
-    def read(raw: Any) -> Any:
+    def read(raw: object) -> object:
         words = split_words(raw)
         if not isinstance(words, tuple):
             return words
@@ -150,7 +151,7 @@ def _known_formats(names: Registry[Any]) -> Any:
     return BeforeValidator(read)
 
 
-def _known_preset(raw: Any) -> Any:
+def _known_preset(raw: object) -> object:
     if raw not in PRESETS:
         raise ConfigError(unknown("backbone preset", str(raw), PRESETS))
     return raw
@@ -195,7 +196,7 @@ class Options(Config):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _paths_are_valid(cls, raw: Any, info: ValidationInfo) -> Any:
+    def _paths_are_valid(cls, raw: object, info: ValidationInfo) -> object:
         """Refuse an empty path, which would mean this folder: usually an unset variable."""
         annotation = cls.model_fields[info.field_name or ""].annotation
         if isinstance(raw, str) and Path in (annotation, *get_args(annotation)):

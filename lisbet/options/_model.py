@@ -1,13 +1,14 @@
 """The options of the network and of its optimisation."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
 from lisbet import augment
 from lisbet.core.config import Settings, Window, Words
 from lisbet.core.errors import ConfigError, unknown
+from lisbet.core.json_types import JsonDict
 from lisbet.options._base import (
     BASE,
     PRESETS,
@@ -131,7 +132,7 @@ class ModelOptions(Options):
         return self.backbone_preset.removesuffix(BASE)
 
     @property
-    def backbone_settings(self) -> dict[str, Any]:
+    def backbone_settings(self) -> JsonDict:
         """The user's changes to the preset, by the names of the backbone's configuration."""
         given = {
             name: value

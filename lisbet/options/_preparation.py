@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BeforeValidator, PlainSerializer, ValidationError
 
 from lisbet.core.errors import ConfigError, first_message
+from lisbet.core.json_types import JsonDict
 from lisbet.options._recordings import DataOptions
 
 PREPARATION: tuple[str, ...] = tuple(
@@ -36,7 +37,7 @@ def default_of(name: str) -> Any:
     return DataOptions.model_fields[name].default
 
 
-def printed(name: str, value: Any) -> Any:
+def printed(name: str, value: object) -> Any:
     """Return the value of an option in its one printed form.
 
     Raises
@@ -55,7 +56,7 @@ def printed(name: str, value: Any) -> Any:
     return options.model_dump(mode="json", include={name})[name]
 
 
-def _read(raw: Any) -> Any:
+def _read(raw: object) -> object:
     if not isinstance(raw, dict):
         return raw
     read = {}
@@ -68,7 +69,7 @@ def _read(raw: Any) -> Any:
     return read
 
 
-def plain(preparation: dict[str, Values]) -> dict[str, Any]:
+def plain(preparation: dict[str, Values]) -> JsonDict:
     """Return a preparation as it is written to YAML: lists only where there are several values."""
     return {
         name: values[0] if len(values) == 1 else list(values)
@@ -114,7 +115,7 @@ def with_preparation(
         return options
     problems = _unknown(preparation)
     printed_options = options.model_dump(mode="json", include=set(PREPARATION))
-    updates: dict[str, Any] = {}
+    updates: JsonDict = {}
     for name in PREPARATION:
         known = preparation.get(name, (default_of(name),))
         if name == "fps" or (converted and name != "fps_scaling"):
@@ -151,7 +152,7 @@ def _unknown(preparation: dict[str, Values]) -> list[str]:
     ] * bool(unknown)
 
 
-def _agrees(name: str, value: Any, preparation: dict[str, Values]) -> bool:
+def _agrees(name: str, value: object, preparation: dict[str, Values]) -> bool:
     """Whether a value of an option, as it is printed, is one that the model was trained with."""
     if name not in preparation:
         if name in NAMES or name == "outside":  # these change no number: they are checked, or lead

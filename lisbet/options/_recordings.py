@@ -1,12 +1,13 @@
 """The options that say how recordings are found and prepared."""
 
 import glob
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
 from lisbet.core.config import Words
 from lisbet.core.errors import ConfigError
+from lisbet.core.json_types import JsonDict
 from lisbet.options._base import Options, RenamesText, ScaleText, SelectionText, option
 
 
@@ -155,7 +156,7 @@ class DataOptions(Options):
         return self
 
     @property
-    def of_times(self) -> dict[str, Any]:
+    def of_times(self) -> JsonDict:
         """The options that decide when frames were recorded, by name."""
         return {name: getattr(self, name) for name in ("fps", "fps_override", "time_gaps")}
 

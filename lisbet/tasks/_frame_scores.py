@@ -1,9 +1,9 @@
 """Scores of behaviours that were predicted frame by frame, and of two baselines without a model."""
 
-from typing import Any
-
 import numpy as np
 from sklearn.metrics import average_precision_score
+
+from lisbet.core.json_types import JsonDict
 
 MEANS = {
     "f1": "macro_f1",
@@ -21,7 +21,7 @@ def scores_of(
     classes: list[str],
     *,
     exclusive: bool,
-) -> dict[str, Any]:
+) -> JsonDict:
     """Return the scores of each class, their means, and those of the baselines."""
     each, undefined = {}, {}
     for number, name in enumerate(classes):
@@ -29,7 +29,7 @@ def scores_of(
             truth[:, number], decided[:, number], confidence[:, number], name
         )
     means: dict[str, float | None] = {}
-    reasons: dict[str, Any] = {}
+    reasons: JsonDict = {}
     for score, title in MEANS.items():
         values = [scores[score] for scores in each.values() if scores[score] is not None]
         means[title] = float(np.mean(values)) if len(values) == len(classes) else None
@@ -54,7 +54,7 @@ def scores_of(
 
 def class_scores(
     truth: np.ndarray, decided: np.ndarray, confidence: np.ndarray, name: str
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[JsonDict, dict[str, str]]:
     """Score one class.
 
     With TP, FP and FN the right yes, wrong yes and wrong no answers: precision TP / (TP + FP),
@@ -90,7 +90,7 @@ def class_scores(
     if true == len(truth):
         reason = f"every scored frame is annotated {name!r}"
         undefined |= dict.fromkeys(("f1", "precision", "average_precision"), reason)
-    scores: dict[str, Any] = {
+    scores: JsonDict = {
         "f1": 2 * right / max(true + yes, 1),
         "precision": right / max(yes, 1),
         "recall": right / max(true, 1),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import PrivateAttr
 
 from lisbet.core.config import Window
 from lisbet.core.errors import DataError
+from lisbet.core.json_types import JsonDict
 from lisbet.data.bank import Bank, WindowIndex
 from lisbet.models.heads import AnyHeadConfig, FrameHeadConfig
 from lisbet.tasks._task import Task
@@ -74,7 +75,7 @@ class SupervisedTask(Task):
     @abstractmethod
     def report(
         truth: np.ndarray, logits: np.ndarray, classes: Sequence[str], ignore: int | None
-    ) -> tuple[dict[str, Any], pd.DataFrame]:
+    ) -> tuple[JsonDict, pd.DataFrame]:
         """Score predictions.
 
         Parameters

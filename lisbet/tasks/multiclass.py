@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lisbet.core.errors import DataError
+from lisbet.core.json_types import JsonDict
 from lisbet.data.bank import Bank
 from lisbet.tasks._counts import decisions, macro_f1
 from lisbet.tasks._supervised import SupervisedTask
@@ -71,7 +72,7 @@ class Multiclass(SupervisedTask):
     @staticmethod
     def report(
         truth: np.ndarray, logits: np.ndarray, classes: Sequence[str], ignore: int | None
-    ) -> tuple[dict[str, Any], pd.DataFrame]:
+    ) -> tuple[JsonDict, pd.DataFrame]:
         """Score one class per frame; the confusion has true classes (rows) and predicted ones.
 
         Frames whose true class is ignored are left out everywhere. Predicting the ignored class in

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lisbet.core.errors import ConfigError
+from lisbet.core.json_types import JsonDict
 from lisbet.data.bank import Bank
 from lisbet.tasks._counts import decisions, macro_f1
 from lisbet.tasks._supervised import SupervisedTask
@@ -34,7 +35,7 @@ class Multilabel(SupervisedTask):
     @staticmethod
     def report(
         truth: np.ndarray, logits: np.ndarray, classes: Sequence[str], ignore: int | None
-    ) -> tuple[dict[str, Any], pd.DataFrame]:
+    ) -> tuple[JsonDict, pd.DataFrame]:
         """Score any number of classes per frame; the column of an ignored class is left out.
 
         The accuracy is the fraction of right answers over all frames and classes, and the confusion

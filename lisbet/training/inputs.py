@@ -15,6 +15,7 @@ from torch import nn
 from lisbet import augment
 from lisbet.core.config import Features, Size
 from lisbet.core.errors import ConfigError, first_message
+from lisbet.core.json_types import JsonDict
 from lisbet.core.redact import redacted_values
 from lisbet.data.load import summary
 from lisbet.distributed import environment
@@ -97,9 +98,7 @@ class TrainingInputs:
         config = model_config(options, run_id, tasks, loaded.bank.features, loaded.preparation)
         return cls(folder, resuming, loaded, tasks, config, train, dev, backbone)
 
-    def run_config(
-        self, options: TrainOptions, strategy: Strategy, batching: Batching
-    ) -> dict[str, Any]:
+    def run_config(self, options: TrainOptions, strategy: Strategy, batching: Batching) -> JsonDict:
         """Return everything that is needed to repeat the run, with every default resolved.
 
         The processes are not part of the options: they do not change the model.
@@ -135,7 +134,7 @@ class TrainingInputs:
             | ({} if (frames := self.loaded.split_frames()) is None else {"split_frames": frames}),
         }
 
-    def _preparation(self) -> dict[str, Any]:
+    def _preparation(self) -> JsonDict:
         """Say what was done to each recording; of very many, how many each was done to."""
         done = {record.id: list(record.steps) for record in self.loaded.records}
         if len(done) <= MOST_LISTED:
@@ -205,7 +204,7 @@ def check_without_recordings(options: TrainingOptions) -> dict[str, Task]:
     return tasks
 
 
-def backbone_config(options: TrainingOptions, feature_dim: int) -> dict[str, Any]:
+def backbone_config(options: TrainingOptions, feature_dim: int) -> JsonDict:
     """Return the backbone part of model_config.yml.
 
     Raises
@@ -233,7 +232,7 @@ def model_config(
     run_id: str,
     tasks: dict[str, Task],
     features: Features,
-    preparation: dict[str, Any] | None = None,
+    preparation: JsonDict | None = None,
 ) -> ModelConfig:
     """Return the configuration of the network that the options ask for."""
     backbone = backbone_config(options, features.size)

@@ -3,7 +3,6 @@
 import inspect
 import math
 import sys
-from typing import Any
 
 import torch
 from torch import nn
@@ -64,12 +63,12 @@ def make_optimizer(
     return kind(trained, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
-def set_learning_rate(optimizer: Any, rate: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
-def learning_rate_of(optimizer: Any) -> float:
+def learning_rate_of(optimizer: torch.optim.Optimizer) -> float:
     """Return the learning rate that was set last."""
     return float(optimizer.param_groups[0]["lr"])

@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
 from lisbet.core.errors import ModelError, OutputError
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import require_writable, write_file
 from lisbet.core.storage.folders import (
     contents,
@@ -210,7 +210,7 @@ def has_weights(folder: Path) -> bool:
     return any((folder / model_dir.WEIGHTS).glob("*.pt"))
 
 
-def create(options: TrainOptions, folder: Path, config: ModelConfig, run: dict[str, Any]) -> None:
+def create(options: TrainOptions, folder: Path, config: ModelConfig, run: JsonDict) -> None:
     """Write the folder of a run with its configurations.
 
     An earlier model there is kept as ``.RUN.replaced`` until `remove_kept`.
@@ -225,7 +225,7 @@ def create(options: TrainOptions, folder: Path, config: ModelConfig, run: dict[s
         log.info("the earlier model is kept as %s until this one has weights", kept(folder))
 
 
-def update_config(folder: Path, run: dict[str, Any]) -> None:
+def update_config(folder: Path, run: JsonDict) -> None:
     """Replace run_config.yml, for a run that resumes with other options."""
     with write_file(folder / model_dir.RUN_CONFIG, root=folder, overwrite=True) as temporary:
         write_yaml(temporary, run)
@@ -263,14 +263,14 @@ def adopt(folder: Path) -> None:
     if notes.kind is not None:
         return
     notes.begin(RUN)
-    lines: list[dict[str, Any]] = []
+    lines: list[JsonDict] = []
     for pattern in WRITTEN:
         for path in sorted(folder.glob(pattern)):
             lines += _lines(folder, path)
     notes.add_many(lines)
 
 
-def _lines(folder: Path, path: Path) -> Iterator[dict[str, Any]]:
+def _lines(folder: Path, path: Path) -> Iterator[JsonDict]:
     """Return the lines of the log about a file, or a folder and everything in it."""
     for up in reversed(path.relative_to(folder).parents[:-1]):
         yield {"folder": up.as_posix()}

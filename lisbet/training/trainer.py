@@ -4,13 +4,13 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from lisbet.core.errors import StoppedError
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.folders import remove_kept
 from lisbet.core.storage.lock import Lock
 from lisbet.distributed.start import mixed_precision_of
@@ -67,7 +67,7 @@ class Trainer:
         inputs: TrainingInputs,
         batching: Batching,
         strategy: Strategy,
-        config: dict[str, Any],
+        config: JsonDict,
         stop: StopSignal,
     ) -> None:
         self.options, self.inputs, self.config = options, inputs, config

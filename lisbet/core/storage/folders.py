@@ -9,9 +9,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from lisbet.core.errors import OutputError
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import naming_file, sync, sync_tree, temporary_name
 from lisbet.core.storage.rename import exchange, rename_new
 from lisbet.core.storage.write_log import LOG, NEW, OLD, WriteLog, hash_of
@@ -147,7 +147,7 @@ def restore_kept(path: Path, failed: Path) -> None:
 
 def _note_all(folder: Path, notes: WriteLog) -> None:
     """Note all files and folders of a folder that was filled."""
-    lines: list[dict[str, Any]] = []
+    lines: list[JsonDict] = []
     for place, folders, names in os.walk(folder):
         here = Path(place).relative_to(folder)
         lines += [{"folder": (here / name).as_posix()} for name in sorted(folders)]

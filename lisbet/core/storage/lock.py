@@ -18,9 +18,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from lisbet.core.errors import OutputError
+from lisbet.core.json_types import JsonDict
 
 BEAT_S = 5.0
 """Time between two refreshes of the time stamp of a lock that is held."""
@@ -198,19 +198,19 @@ def require_unlocked(target: Path) -> None:
         raise LockedError(f"{target} is being written by {describe(holder)}")
 
 
-def this_holder(token: str) -> dict[str, Any]:
+def this_holder(token: str) -> JsonDict:
     """Describe this process as the holder of a lock; for locks that are not files."""
     return {"token": token} | _this_process()
 
 
-def has_ended(holder: dict[str, Any]) -> bool | None:
+def has_ended(holder: JsonDict) -> bool | None:
     """Whether the process of a lock has ended; None if that cannot be seen from this machine."""
     if _was_requeued(holder):
         return True
     return not _lives(holder) if _same_machine(holder) else None
 
 
-def read_holder(path: Path) -> dict[str, Any] | None:
+def read_holder(path: Path) -> JsonDict | None:
     """Return what a lock says of its holder; None if there is none, or it is no lock of ours."""
     try:
         holder = json.loads(path.read_text("utf-8"))
@@ -221,35 +221,35 @@ def read_holder(path: Path) -> dict[str, Any] | None:
     return holder
 
 
-def describe(holder: dict[str, Any]) -> str:
+def describe(holder: JsonDict) -> str:
     """Name the holder of a lock: process, machine, and since when."""
     return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
 
 
-def _is_stale(path: Path, holder: dict[str, Any]) -> bool:
+def _is_stale(path: Path, holder: JsonDict) -> bool:
     """Whether the process that made a lock is gone."""
     ended = has_ended(holder)
     return _stands_still(path, holder["token"]) if ended is None else ended
 
 
-def _was_requeued(holder: dict[str, Any]) -> bool:
+def _was_requeued(holder: JsonDict) -> bool:
     """Whether this is the same job again: the batch system starts it only after it has ended."""
     own = _this_process()
     job, restart = holder.get("job"), holder.get("restart")
     return bool(own["job"]) and job == own["job"] and restart != own["restart"]
 
 
-def _same_machine(holder: dict[str, Any]) -> bool:
+def _same_machine(holder: JsonDict) -> bool:
     """Whether the process of a lock can be seen from here."""
     own = _this_process()
     return all(holder.get(name) == own[name] for name in ("host", "boot", "pid_namespace"))
 
 
-def _is_dead_here(holder: dict[str, Any]) -> bool:
+def _is_dead_here(holder: JsonDict) -> bool:
     return _same_machine(holder) and not _lives(holder)
 
 
-def _lives(holder: dict[str, Any]) -> bool:
+def _lives(holder: JsonDict) -> bool:
     import psutil
 
     try:
@@ -288,7 +288,7 @@ def _time_stamp(path: Path) -> int:
         return -1
 
 
-def _this_process() -> dict[str, Any]:
+def _this_process() -> JsonDict:
     import psutil
 
     return {

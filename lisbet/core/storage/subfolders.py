@@ -2,8 +2,8 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import temporary_name
 from lisbet.core.storage.folders import remove_tree
 from lisbet.core.storage.rename import exchange, rename_new
@@ -41,7 +41,7 @@ def rename_folder(folder: Path, new: Path, root: Path) -> None:
     """Give a folder below `root` a name that nothing has; its files stay ours under the new one."""
     old, name = (path.relative_to(root).as_posix() for path in (folder, new))
     notes = WriteLog(root)
-    lines: list[dict[str, Any]] = [
+    lines: list[JsonDict] = [
         {"folder": name + other.removeprefix(old)}
         for other in sorted(notes.known.folders)
         if other == old or other.startswith(f"{old}/")

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
 from lisbet import __version__
+from lisbet.core.json_types import JsonDict
 
 LOG = ".lisbet.jsonl"
 OLD, NEW = ".replaced", ".partial"
@@ -55,7 +56,7 @@ class _Known:
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.(partial|replaced)")
 
 
-def _is_inside(name: Any) -> TypeGuard[str]:
+def _is_inside(name: object) -> TypeGuard[str]:
     """Whether a name of a log, which may be somebody else's, is one of a file in its folder."""
     if not isinstance(name, str) or not name or "\0" in name:
         return False
@@ -174,11 +175,11 @@ class WriteLog:
 
     def add(self, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
         """Note a file that is about to be written; without a size, one that grows."""
-        line: dict[str, Any] = {"file": self._name(path)}
+        line: JsonDict = {"file": self._name(path)}
         line |= {} if size is None else {"size": size}
         self._append(line | ({} if sha256 is None else {"sha256": sha256}))
 
-    def add_many(self, lines: list[dict[str, Any]]) -> None:
+    def add_many(self, lines: list[JsonDict]) -> None:
         """Note several things at once."""
         if lines:
             self._append(*lines)
@@ -205,7 +206,7 @@ class WriteLog:
         """Note that everything that belongs into the folder is there."""
         self._append({"complete": True})
 
-    def _append(self, *lines: dict[str, Any], durable: bool = True) -> None:
+    def _append(self, *lines: JsonDict, durable: bool = True) -> None:
         """Append lines.
 
         Those of files must be on the disk before the files are; the others are with the next ones,

@@ -2,11 +2,14 @@
 
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lisbet.core.errors import DataError
 from lisbet.data.files.limits import bytes_of, require_memory, shape_text
 from lisbet.distributed.memory_policy import file_limit
+
+if TYPE_CHECKING:
+    import h5py
 
 OBJECTS = 10_000
 """Most groups and datasets of a file; recordings have about ten."""
@@ -56,7 +59,7 @@ def check_hdf5(file: Path, *, everywhere: bool = False) -> None:
             _check_chunks(item, name, file.name)
 
 
-def _objects(root: Any, name: str) -> list[Any]:
+def _objects(root: "h5py.Group", name: str) -> list[Any]:
     """Return all groups and datasets; external links and loops of groups are refused."""
     import h5py
 
@@ -93,7 +96,7 @@ def _objects(root: Any, name: str) -> list[Any]:
     return found
 
 
-def _check_storage(dataset: Any, name: str) -> None:
+def _check_storage(dataset: "h5py.Dataset", name: str) -> None:
     """Refuse values that lie in other files."""
     if dataset.external:
         raise DataError(
@@ -108,7 +111,7 @@ def _check_storage(dataset: Any, name: str) -> None:
         )
 
 
-def _check_chunks(dataset: Any, key: str, name: str) -> None:
+def _check_chunks(dataset: "h5py.Dataset", key: str, name: str) -> None:
     """Refuse chunks that become larger than they are declared to be when they are decompressed."""
     if dataset.chunks is None or dataset.size == 0:
         return

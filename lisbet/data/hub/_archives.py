@@ -11,6 +11,7 @@ import ijson
 import numpy as np
 
 from lisbet.core.errors import DataError
+from lisbet.core.json_types import JsonDict
 
 MOST_UNPACKED_BYTES = 64 * 2**30
 """Archives that claim to hold more are refused; the largest known one holds a tenth of it."""
@@ -55,7 +56,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
     return archive
 
 
-def sequences(stream: IO[bytes], where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def sequences(stream: IO[bytes], where: str) -> Iterator[tuple[str, str, JsonDict]]:
     """Read ``{group: {sequence: {…}}}`` one sequence at a time.
 
     Parameters

@@ -4,12 +4,12 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from lisbet.core.errors import DataError, OutputError
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import require_writable
 from lisbet.core.storage.folders import recover, write_folder
 from lisbet.core.storage.lock import locked
@@ -27,7 +27,7 @@ COMPRESSED = {"zlib": True, "complevel": 1}
 
 def publish_dataset(
     folder: Path,
-    provenance: dict[str, Any],
+    provenance: JsonDict,
     write: Callable[[Path], None],
     *,
     overwrite: bool = False,
@@ -66,7 +66,7 @@ def publish_dataset(
     return folder
 
 
-def _is_there(folder: Path, provenance: dict[str, Any]) -> bool:
+def _is_there(folder: Path, provenance: JsonDict) -> bool:
     """Whether a dataset was fetched before; an error if something else is there."""
     if not os.path.lexists(folder):
         return False
@@ -124,9 +124,7 @@ def write_tracks(
     confidence : ndarray, optional
         (frames, keypoints, individuals).
     """
-    variables: dict[str, Any] = {
-        "position": (("time", "space", "keypoints", "individuals"), position)
-    }
+    variables: JsonDict = {"position": (("time", "space", "keypoints", "individuals"), position)}
     if confidence is not None:
         variables["confidence"] = (("time", "keypoints", "individuals"), confidence)
     dataset = xr.Dataset(

@@ -8,11 +8,11 @@ annotated it, annotations (frames,) that number the behaviours of metadata.vocab
 import logging
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lisbet.core.errors import DataError
+from lisbet.core.json_types import JsonDict
 from lisbet.data.hub._archives import open_archive, sequences
 from lisbet.data.hub._download import RemoteFile, bring, remove_download, require_space
 from lisbet.data.hub._write import (
@@ -89,7 +89,7 @@ def _fetch(name: str, pattern: str, options: FetchOptions) -> Path:
     return folder
 
 
-def _convert(folder: Path, sequence: str, value: dict[str, Any], where: str) -> None:
+def _convert(folder: Path, sequence: str, value: JsonDict, where: str) -> None:
     """Write one sequence as a recording."""
     place = f"{where}, {sequence}"
     for key in ("keypoints", "scores"):
@@ -118,7 +118,7 @@ def _convert(folder: Path, sequence: str, value: dict[str, Any], where: str) -> 
         )
 
 
-def _active(value: dict[str, Any], frames: int, place: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _active(value: JsonDict, frames: int, place: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the behaviours of each frame, and their names in the order of the vocabulary."""
     vocabulary = value.get("metadata", {}).get("vocab")
     if not isinstance(vocabulary, dict):
@@ -134,7 +134,7 @@ def _active(value: dict[str, Any], frames: int, place: str) -> tuple[np.ndarray,
     return np.eye(len(behaviors), dtype=bool)[numbers], behaviors
 
 
-def _array(raw: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+def _array(raw: object, shape: tuple[int, ...], what: str) -> np.ndarray:
     """Return numbers as an array (frames, *shape)."""
     try:
         array = np.array(raw, dtype=float)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lisbet.core.errors import DataError
+from lisbet.core.json_types import JsonDict
 from lisbet.data.hub._archives import read_pickled_npy
 from lisbet.data.hub._download import RemoteFile, bring, remove_download
 from lisbet.data.hub._write import (
@@ -66,7 +67,7 @@ def triplets(options: FetchOptions) -> Path:
     return folder
 
 
-def _convert(folder: Path, content: Any, where: str, labels: Any) -> None:
+def _convert(folder: Path, content: JsonDict, where: str, labels: Any) -> None:
     """Write every sequence of a file as a recording."""
     sequences = _item(content, "sequences", where)
     vocabulary = tuple(map(str, content.get("vocabulary", ())))

@@ -1,10 +1,10 @@
 """How recordings were prepared, found from the recordings themselves; compare it with a model's."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from lisbet.core.config import Window
 from lisbet.core.errors import DataError
+from lisbet.core.json_types import JsonDict
 from lisbet.data.record import Record
 from lisbet.data.tracks import Stored
 from lisbet.options import DataOptions
@@ -67,7 +67,7 @@ def preparation_of(records: list[Record], options: DataOptions) -> dict[str, Val
     return found
 
 
-def _stored(record: Record) -> dict[str, Any] | None:
+def _stored(record: Record) -> JsonDict | None:
     """Return the options that a recording was converted with; None if it was not converted."""
     store = record.tracks.store if isinstance(record.tracks, Stored) else None
     group = getattr(store, "group", None)

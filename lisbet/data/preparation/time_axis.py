@@ -1,7 +1,6 @@
 """The time axis of a recording: frame rate, time of the first frame, frames that are left out."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -170,7 +169,7 @@ def _own_rate(
     )
 
 
-def _stated(raw: Any, name: str, fallback: float | None) -> float | None:
+def _stated(raw: object, name: str, fallback: float | None) -> float | None:
     """Return the attribute `fps`; None if there is none."""
     if raw is None or (isinstance(raw, str) and raw.strip().lower() in ("", "none", "unknown")):
         return None

@@ -8,7 +8,7 @@ unpickler that admits lists and texts only.
 import io
 import pickle
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from lisbet.core.errors import DataError
 from lisbet.data.files.hdf5 import check_hdf5
 from lisbet.data.files.limits import require_regular
 from lisbet.data.readers._dlc_table import LEVELS, Table, columns_of
+
+if TYPE_CHECKING:
+    import h5py
 
 PANDAS = ("frame_table", "frame")
 SAFE = {("pandas.core.indexes.frozen", "FrozenList"): list}
@@ -64,7 +67,7 @@ def levels_of(file: Path) -> tuple[dict[str, list[str]], bool]:
     return levels, frames.dtype.kind in "iuf"
 
 
-def _group(root: Any, name: str) -> Any:
+def _group(root: "h5py.Group", name: str) -> Any:
     found = [key for key in root if _text(root[key].attrs.get("pandas_type", "")) in PANDAS]
     if len(found) != 1:
         what = f"the tables {', '.join(found)}" if found else "no table of pandas"
@@ -75,7 +78,7 @@ def _group(root: Any, name: str) -> Any:
 
 
 def _content(
-    group: Any, name: str, rows: int | None
+    group: "h5py.Group", name: str, rows: int | None
 ) -> tuple[dict[str, list[str]], np.ndarray, np.ndarray]:
     """Return header cells by level, frame numbers and values, (rows, columns)."""
     table = _text(group.attrs["pandas_type"]) == "frame_table"
@@ -98,7 +101,7 @@ Label = tuple[str, ...]
 Content = tuple[list[str], list[Label], list[tuple[list[Label], np.ndarray]], np.ndarray]
 
 
-def _of_table(group: Any, name: str, rows: int | None) -> Content:
+def _of_table(group: "h5py.Group", name: str, rows: int | None) -> Content:
     """Read pandas' format "table": rows of a compound type."""
     ((_, labels),) = _unpickled(group.attrs["non_index_axes"], name)
     columns = [_label(label) for label in labels]
@@ -114,7 +117,7 @@ def _of_table(group: Any, name: str, rows: int | None) -> Content:
     return _level_names(names, columns), columns, parts, np.asarray(content["index"])
 
 
-def _of_fixed(group: Any, _name: str, rows: int | None) -> Content:
+def _of_fixed(group: "h5py.Group", _name: str, rows: int | None) -> Content:
     """Read pandas' format "fixed": an array for each block of columns."""
     names, columns = _fixed_labels(group, "axis0")
     parts = []
@@ -126,7 +129,7 @@ def _of_fixed(group: Any, _name: str, rows: int | None) -> Content:
     return _level_names(names, columns), columns, parts, np.asarray(group["axis1"][:rows])
 
 
-def _fixed_labels(group: Any, axis: str) -> tuple[list[str], list[Label]]:
+def _fixed_labels(group: "h5py.Group", axis: str) -> tuple[list[str], list[Label]]:
     names, levels = [], []
     for number in range(int(group.attrs.get(f"{axis}_nlevels", 0))):
         level = group[f"{axis}_level{number}"]
@@ -148,7 +151,7 @@ def _level_names(names: list[Any] | None, columns: list[Label]) -> list[str]:
     return list(usual.get(count, tuple(found) or tuple(map(str, range(count)))))
 
 
-def _label(label: Any) -> Label:
+def _label(label: object) -> Label:
     return tuple(map(str, label)) if isinstance(label, tuple | list) else (str(label),)
 
 
@@ -169,5 +172,5 @@ def _unpickled(raw: Any, name: str) -> Any:
         ) from error
 
 
-def _text(raw: Any) -> str:
+def _text(raw: object) -> str:
     return raw.decode(errors="replace") if isinstance(raw, bytes) else str(raw)

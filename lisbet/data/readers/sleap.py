@@ -4,7 +4,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -14,6 +14,9 @@ from lisbet.data.files.hdf5 import check_hdf5
 from lisbet.data.files.limits import require_regular
 from lisbet.data.readers._peek import Peek
 from lisbet.data.readers._reader import Kind, RecordingReader, only
+
+if TYPE_CHECKING:
+    import h5py
 
 ANALYSIS = Kind("SLEAP analysis file")
 EXPORT = (
@@ -65,7 +68,7 @@ def _head(files: list[Path]) -> xr.Dataset:
     return _read(files, head=True)
 
 
-def _dataset(root: Any, name: str, *, head: bool) -> xr.Dataset:
+def _dataset(root: "h5py.Group", name: str, *, head: bool) -> xr.Dataset:
     tracks, nodes = root["tracks"], _names(root["node_names"])
     individuals = _names(root["track_names"]) if "track_names" in root else []
     axes = _axes(tracks, len(individuals), len(nodes), name)
@@ -99,7 +102,7 @@ def _dataset(root: Any, name: str, *, head: bool) -> xr.Dataset:
     )  # fmt: skip
 
 
-def _axes(tracks: Any, individuals: int, keypoints: int, name: str) -> tuple[str, ...]:
+def _axes(tracks: "h5py.Dataset", individuals: int, keypoints: int, name: str) -> tuple[str, ...]:
     """Return what the axes of `tracks` are: as it states, else as its shape tells.
 
     Raises
@@ -128,7 +131,7 @@ def _axes(tracks: Any, individuals: int, keypoints: int, name: str) -> tuple[str
     )
 
 
-def _stated_axes(dataset: Any, name: str) -> tuple[str, ...] | None:
+def _stated_axes(dataset: "h5py.Dataset", name: str) -> tuple[str, ...] | None:
     """Return the axes that the attribute `dims` of a dataset states; None without one."""
     raw = dataset.attrs.get("dims")
     if raw is None:
@@ -148,13 +151,13 @@ def _stated_axes(dataset: Any, name: str) -> tuple[str, ...] | None:
     return tuple(axis for axis in known if axis is not None)
 
 
-def _part(dataset: Any, axes: tuple[str, ...], first: dict[str, int]) -> np.ndarray:
+def _part(dataset: "h5py.Dataset", axes: tuple[str, ...], first: dict[str, int]) -> np.ndarray:
     if math.prod(dataset.shape) == 0:
         return np.zeros([min(s, first.get(a, s)) for a, s in zip(axes, dataset.shape, strict=True)])
     return np.asarray(dataset[tuple(slice(first.get(axis)) for axis in axes)])
 
 
-def _names(dataset: Any) -> list[str]:
+def _names(dataset: "h5py.Dataset") -> list[str]:
     return [
         name.decode(errors="replace") if isinstance(name, bytes) else str(name)
         for name in dataset[:].tolist()

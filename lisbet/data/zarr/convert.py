@@ -1,9 +1,8 @@
 """``betman convert_dataset``: what there is already, and what may be added to it."""
 
-from typing import Any
-
 from lisbet.core.address import is_address, place_of
 from lisbet.core.errors import DataError, OutputError
+from lisbet.core.json_types import JsonDict
 from lisbet.core.redact import redacted
 from lisbet.data.files.versions import FileChoice
 from lisbet.data.load import Source, find_sources
@@ -25,7 +24,7 @@ def convert_dataset(options: ConvertOptions) -> None:
     else:
         require_local_target(target, options.data_path, sources)
         destination = LocalDestination(target)
-    request: dict[str, Any] = {
+    request: JsonDict = {
         "preparation": asked, "sources": {s.id: seen(s, options) for s in sources},
         "added_to": None,
     }  # fmt: skip
@@ -52,7 +51,7 @@ def convert_dataset(options: ConvertOptions) -> None:
 
 
 def _lacking(
-    old: Store, sources: list[Source], options: ConvertOptions, asked: dict[str, Any]
+    old: Store, sources: list[Source], options: ConvertOptions, asked: JsonDict
 ) -> list[Source]:
     """Return the recordings that a store lacks, if they may be added to it."""
     place = place_of(options.target)
@@ -77,7 +76,7 @@ def _lacking(
     return lacking
 
 
-def _asked(options: ConvertOptions) -> dict[str, Any]:
+def _asked(options: ConvertOptions) -> JsonDict:
     """Return the options that the contents of a store depend on, besides the recordings."""
     return options.model_dump(mode="json", include={*affecting(ConvertOptions, "data")})
 
@@ -100,7 +99,7 @@ def _existing(options: ConvertOptions, destination: Destination) -> Store | None
         raise OutputError(f"{error}. If it is damaged, replace it with --overwrite") from error
 
 
-def _other_preparation(place: str, was: dict[str, Any], now: dict[str, Any]) -> str:
+def _other_preparation(place: str, was: JsonDict, now: JsonDict) -> str:
     lines = [f"  --{name}: was {was.get(name)!r}, is {now.get(name)!r}"
              for name in was | now if was.get(name) != now.get(name)]  # fmt: skip
     return (

@@ -10,11 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import zarr
 
 from lisbet.core.address import place_of
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import copy_files, require_writable, sync
 from lisbet.core.storage.folders import (
     new_folder,
@@ -37,6 +37,7 @@ from lisbet.data.zarr.store import (
     shard_of,
     write_metadata,
 )
+from lisbet.data.zarr.types import ZarrGroup
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Destination(ABC):
         Its path or address.
     """
 
-    group: Any
+    group: ZarrGroup
     """The Zarr group to write into; from `begin` on."""
 
     def __init__(self, target: Path) -> None:
@@ -76,11 +77,11 @@ class Destination(ABC):
         """
 
     @abstractmethod
-    def store_attributes(self) -> dict[str, Any] | None:
+    def store_attributes(self) -> JsonDict | None:
         """Return the attributes of what is there; None if nothing is, {} if it is no store."""
 
     @abstractmethod
-    def begin(self, request: dict[str, Any], old: Store | None) -> list[dict[str, Any]]:
+    def begin(self, request: JsonDict, old: Store | None) -> list[JsonDict]:
         """Begin to write a store, or continue an interrupted conversion.
 
         Parameters
@@ -97,7 +98,7 @@ class Destination(ABC):
         """
 
     @abstractmethod
-    def note(self, line: dict[str, Any], shard: int) -> None:
+    def note(self, line: JsonDict, shard: int) -> None:
         """Note that a shard is written."""
 
     @abstractmethod
@@ -105,7 +106,7 @@ class Destination(ABC):
         """Refuse to continue if another process has taken the destination over."""
 
     @abstractmethod
-    def finish(self, attributes: dict[str, Any]) -> None:
+    def finish(self, attributes: JsonDict) -> None:
         """Complete the store, and let it take the place of an earlier one."""
 
     @abstractmethod
@@ -131,7 +132,7 @@ class LocalDestination(Destination):
                 Journal(self.target).remove()
             yield None
 
-    def store_attributes(self) -> dict[str, Any] | None:
+    def store_attributes(self) -> JsonDict | None:
         """Return the attributes of the folder that is there; see `Destination.store_attributes`."""
         if not os.path.lexists(self.target):
             return None
@@ -142,7 +143,7 @@ class LocalDestination(Destination):
             attributes = {}
         return {"format": MARK} if WriteLog(self.target).kind == KIND else attributes
 
-    def begin(self, request: dict[str, Any], old: Store | None) -> list[dict[str, Any]]:
+    def begin(self, request: JsonDict, old: Store | None) -> list[JsonDict]:
         """Make a folder, or continue in one that was not finished; see `Destination.begin`."""
         self._others, lines = unfinished_folders(self.target, KIND), []
         for folder in self._others:
@@ -166,7 +167,7 @@ class LocalDestination(Destination):
         self.group = _opened(self.folder)
         return lines[1:]
 
-    def note(self, line: dict[str, Any], shard: int) -> None:
+    def note(self, line: JsonDict, shard: int) -> None:
         """Sync a shard, and note it in the journal."""
         for name in (POSITION, LABELS):
             if name in self.group:
@@ -178,7 +179,7 @@ class LocalDestination(Destination):
         """Refuse to continue without the lock."""
         self._lock.require_held()
 
-    def finish(self, attributes: dict[str, Any]) -> None:
+    def finish(self, attributes: JsonDict) -> None:
         """Give the folder its name; an earlier store is removed last."""
         self.require_held()
         write_metadata(self.group, finished_metadata(self.group, attributes))
@@ -214,9 +215,9 @@ def note_own_files(folder: Path) -> None:
     notes = WriteLog(folder)
     names = own_files(folder)
     parents = {str(up) for name in names for up in Path(name).parents} - {"."}
-    lines: list[dict[str, Any]] = [{"folder": name} for name in sorted(parents)]
+    lines: list[JsonDict] = [{"folder": name} for name in sorted(parents)]
     for name in names:
-        line: dict[str, Any] = {"file": name}
+        line: JsonDict = {"file": name}
         if name.endswith(METADATA):
             line["size"] = (folder / name).stat().st_size
             line["sha256"] = hash_of(folder / name)
@@ -236,6 +237,6 @@ def adopt(folder: Path) -> None:
         notes.complete()
 
 
-def _opened(folder: Path) -> Any:
+def _opened(folder: Path) -> ZarrGroup:
     """Open a group for writing, with the metadata of each array itself."""
     return zarr.open_group(str(folder), mode="r+", zarr_format=3, use_consolidated=False)

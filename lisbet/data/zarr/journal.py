@@ -3,8 +3,8 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import append_text, remove_file
 
 NAME = ".lisbet.conversion.jsonl"
@@ -27,13 +27,13 @@ class Journal:
         """The file."""
         return self.folder / NAME
 
-    def note(self, line: dict[str, Any]) -> None:
+    def note(self, line: JsonDict) -> None:
         """Add a line, and wait until it is on the disk."""
         append_text(self.path, json.dumps(line) + "\n", self.folder)
 
-    def lines(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[JsonDict]:
         """Return the lines up to one that was cut off; none if there is no journal."""
-        lines: list[dict[str, Any]] = []
+        lines: list[JsonDict] = []
         if self.path.is_file():
             for text in self.path.read_text("utf-8").splitlines():
                 try:

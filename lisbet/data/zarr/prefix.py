@@ -4,6 +4,7 @@ import json
 from functools import cached_property
 from typing import Any
 
+from lisbet.core.json_types import JsonDict
 from lisbet.data.zarr.store import METADATA, is_own_key, sibling_of
 
 
@@ -62,7 +63,7 @@ class Prefix:
             return None
         return bytes(content)
 
-    def attributes(self) -> dict[str, Any] | None:
+    def attributes(self) -> JsonDict | None:
         """Return the attributes of a group; None if there is no ``zarr.json``."""
         content = self.root()
         if content is None:

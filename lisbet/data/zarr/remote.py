@@ -27,6 +27,7 @@ from typing import Any
 import zarr
 
 from lisbet.core.errors import LisbetError, OutputError
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.lock import LockedError, describe, has_ended, this_holder
 from lisbet.data.zarr.destination import Destination
 from lisbet.data.zarr.prefix import Prefix
@@ -107,7 +108,7 @@ class RemoteDestination(Destination):
     def _complete_before(self) -> bool:
         return self._root is not None and _format(_attributes(self._root)) == MARK
 
-    def store_attributes(self) -> dict[str, Any] | None:
+    def store_attributes(self) -> JsonDict | None:
         """Return the attributes of the store; None if none is complete."""
         found = self.there.attributes()
         return None if _format(found) == UNFINISHED else found
@@ -172,7 +173,7 @@ class RemoteDestination(Destination):
                 )  # fmt: skip
         return done
 
-    def _require_ended(self, holder: dict[str, Any]) -> None:
+    def _require_ended(self, holder: JsonDict) -> None:
         """Refuse to continue if a process that is visible from here still writes."""
         if has_ended(holder) is not False:
             return
@@ -184,7 +185,7 @@ class RemoteDestination(Destination):
 
     # Writing --------------------------------------------------------------------------------------
 
-    def begin(self, request: dict[str, Any], old: Store | None) -> list[dict[str, Any]]:
+    def begin(self, request: JsonDict, old: Store | None) -> list[JsonDict]:
         """Write the mark of an unfinished store; see `Destination.begin`."""
         self._request = request_of(request)
         holder = _holder(_attributes(self._root))
@@ -210,7 +211,7 @@ class RemoteDestination(Destination):
         )
         return []
 
-    def note(self, line: dict[str, Any], shard: int) -> None:
+    def note(self, line: JsonDict, shard: int) -> None:
         """Do nothing: a conversion to an address cannot be continued."""
 
     def require_held(self) -> None:
@@ -224,7 +225,7 @@ class RemoteDestination(Destination):
                 "nothing there any more"
             )
 
-    def finish(self, attributes: dict[str, Any]) -> None:
+    def finish(self, attributes: JsonDict) -> None:
         """Write the mark of a complete store; see `Destination.finish`."""
         self.require_held()
         if self.work is self.there:
@@ -297,7 +298,7 @@ class RemoteDestination(Destination):
         return json.dumps(group).encode()
 
 
-def request_of(request: dict[str, Any]) -> str:
+def request_of(request: JsonDict) -> str:
     """Return a hash of what the contents of a store follow from."""
     return _digest(json.dumps(request, sort_keys=True).encode())
 
@@ -306,15 +307,15 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _format(attributes: dict[str, Any] | None) -> Any:
+def _format(attributes: JsonDict | None) -> Any:
     return (attributes or {}).get("format")
 
 
-def _attributes(content: bytes | None) -> dict[str, Any]:
+def _attributes(content: bytes | None) -> JsonDict:
     return {} if content is None else json.loads(content)["attributes"]
 
 
-def _holder(attributes: dict[str, Any]) -> dict[str, Any]:
+def _holder(attributes: JsonDict) -> JsonDict:
     """Return the process that writes a store, by its mark; empty if none does."""
     holder = attributes.get("appending") or attributes.get("process")
     return holder if isinstance(holder, dict) else {}

@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
@@ -25,6 +24,7 @@ from zarr.errors import ZarrUserWarning
 from lisbet.core.address import is_address, place_of
 from lisbet.core.config import Features
 from lisbet.core.errors import DataError
+from lisbet.core.json_types import JsonDict
 from lisbet.data.files.limits import require_memory
 from lisbet.data.labels import Labels
 from lisbet.data.record import Record
@@ -36,6 +36,7 @@ from lisbet.data.zarr.store_check import (
     check_table,
     parse_steps,
 )
+from lisbet.data.zarr.types import ZarrGroup
 
 MARK, VERSION = "lisbet-dataset", 1
 UNFINISHED = "lisbet-dataset-unfinished"
@@ -71,7 +72,7 @@ class Store:
     """
 
     path: Path
-    group: Any = field(repr=False)
+    group: ZarrGroup = field(repr=False)
     features: Features
     behaviors: tuple[str, ...]
     table: dict[str, np.ndarray] = field(repr=False)
@@ -240,7 +241,7 @@ _SHARD = re.compile(rf"(?:{POSITION}|{LABELS})/c/([0-9]+)(?:/0)*")
 
 
 def new_arrays(
-    group: Any,
+    group: ZarrGroup,
     features: Features,
     behaviors: tuple[str, ...],
     storage: str,
@@ -277,7 +278,7 @@ def new_arrays(
         _write_names(group, "behaviors", behaviors)
 
 
-def write_table(group: Any, rows: list[dict[str, Any]]) -> None:
+def write_table(group: ZarrGroup, rows: list[JsonDict]) -> None:
     """Write what is known of each recording; rows that are there already stay where they are.
 
     Chunks are only added, or replaced by ones with further rows: whoever reads a store that is
@@ -300,7 +301,7 @@ def write_table(group: Any, rows: list[dict[str, Any]]) -> None:
         array[:] = values
 
 
-def finished_metadata(group: Any, attributes: dict[str, Any]) -> bytes:
+def finished_metadata(group: ZarrGroup, attributes: JsonDict) -> bytes:
     """Return the ``zarr.json`` of a finished store: attributes, and the metadata of its arrays.
 
     It is one file, so that writing it completes a store, or changes one, in one step.
@@ -320,7 +321,7 @@ def finished_metadata(group: Any, attributes: dict[str, Any]) -> bytes:
     return content.to_bytes()
 
 
-def write_metadata(group: Any, content: bytes) -> None:
+def write_metadata(group: ZarrGroup, content: bytes) -> None:
     """Write the ``zarr.json`` of a store."""
     buffer = default_buffer_prototype().buffer.from_bytes(content)
     sync(group.store.set(METADATA, buffer))
@@ -342,12 +343,12 @@ def shard_of(key: str) -> int | None:
     return None if match is None else int(match[1])
 
 
-def _write_names(group: Any, name: str, names: tuple[str, ...]) -> None:
+def _write_names(group: ZarrGroup, name: str, names: tuple[str, ...]) -> None:
     values = np.array(names, dtype=np.dtypes.StringDType())
     group.create_array(name, data=values, dimension_names=(name,))
 
 
-def _digest_now(group: Any) -> str | None:
+def _digest_now(group: ZarrGroup) -> str | None:
     """Return the digest that a store has by now, "" if it has lost it; None if it is gone."""
     try:
         found = sync(group.store.get("zarr.json", prototype=default_buffer_prototype()))
@@ -356,7 +357,7 @@ def _digest_now(group: Any) -> str | None:
         return ""  # it is being written
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path) -> ZarrGroup:
     if not is_address(path):
         if not path.is_dir():
             what = "is a file" if path.exists() else "does not exist"

@@ -4,14 +4,15 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
 from lisbet.core.config import Features
 from lisbet.core.errors import DataError
+from lisbet.core.json_types import JsonDict
 from lisbet.data.files.ids import check_ids
 from lisbet.data.files.limits import bytes_of, require_memory, shape_text
+from lisbet.data.zarr.types import ZarrGroup
 
 RECORDINGS = 10_000_000
 STEPS_CHARACTERS = 2**20
@@ -24,7 +25,7 @@ TEXT = "UTO"
 
 
 def check_arrays(
-    group: Any, place: str, position: str, labels: str | None, columns: Iterable[str]
+    group: ZarrGroup, place: str, position: str, labels: str | None, columns: Iterable[str]
 ) -> None:
     """Check shapes, types and chunks of the arrays of a store, without reading them.
 
@@ -73,7 +74,7 @@ def check_arrays(
     _check_frames(arrays, place, position, labels)
 
 
-def _check_frames(arrays: dict[str, Any], place: str, position: str, labels: str | None) -> None:
+def _check_frames(arrays: JsonDict, place: str, position: str, labels: str | None) -> None:
     """Check the arrays that have a row for each frame."""
     shape = tuple(arrays[axis].shape[0] for axis in Features.model_fields)
     expected = {position: ("f", shape)}
@@ -190,7 +191,7 @@ def parse_steps(texts: Iterable[str], place: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def check_attributes(attributes: dict[str, Any], place: str) -> None:
+def check_attributes(attributes: JsonDict, place: str) -> None:
     """Check what a store states of itself.
 
     Raises
@@ -198,7 +199,7 @@ def check_attributes(attributes: dict[str, Any], place: str) -> None:
     DataError
         If something is missing or of another type.
     """
-    kinds: dict[str, Any] = {
+    kinds: JsonDict = {
         "preparation": dict,
         "digest": str,
         "left_out": dict,

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rich.progress
@@ -19,6 +18,7 @@ from rich.console import Console
 
 from lisbet.core.config import Features
 from lisbet.core.errors import DataError
+from lisbet.core.json_types import JsonDict
 from lisbet.data.annotations import find_annotations
 from lisbet.data.load import Source, ordered, read_all, report
 from lisbet.data.preparation.majority import read_usual
@@ -34,6 +34,7 @@ from lisbet.data.zarr.store import (
     new_arrays,
     write_table,
 )
+from lisbet.data.zarr.types import ZarrGroup
 from lisbet.distributed.cores import cores
 from lisbet.options import ConvertOptions, DataOptions
 
@@ -57,10 +58,10 @@ class Writer:
     """
 
     options: ConvertOptions
-    asked: dict[str, Any]
+    asked: JsonDict
     old: Store | None
     destination: Destination
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[JsonDict] = field(default_factory=list)
     """What is known of each recording."""
     features: Features | None = None
     behaviors: tuple[str, ...] = ()
@@ -85,7 +86,7 @@ class Writer:
         return sum(row["frames"] for row in self.rows)
 
     @property
-    def group(self) -> Any:
+    def group(self) -> ZarrGroup:
         """The Zarr group that is written."""
         return self.destination.group
 
@@ -94,7 +95,7 @@ class Writer:
         """Whether at least one new, complete shard is on the disk: an error does not remove it."""
         return POSITION in self.group and self.safe - self.first >= self.group[POSITION].shards[0]
 
-    def convert(self, sources: list[Source], request: dict[str, Any]) -> None:
+    def convert(self, sources: list[Source], request: JsonDict) -> None:
         """Read, write and publish.
 
         Parameters
@@ -152,7 +153,7 @@ class Writer:
         array = self.old.group[POSITION]
         self.first = self.safe = self.next = -(-array.shape[0] // array.shards[0]) * array.shards[0]
 
-    def _take_up(self, line: dict[str, Any]) -> None:
+    def _take_up(self, line: JsonDict) -> None:
         """Continue after a shard; a recording that is also in the next one is read again."""
         self.safe, self.error = line["safe"], line["error"]
         self.features = Features(**line["features"])

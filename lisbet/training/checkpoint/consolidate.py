@@ -3,12 +3,12 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lisbet.core.errors import LisbetError, ModelError, OutputError
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import require_file_target
 from lisbet.core.storage.lock import locked
 from lisbet.core.yaml_files import read_yaml
@@ -69,7 +69,7 @@ def _require_same_run(run: Path, model_id: str, folder: Path) -> None:
         options, recordings = dict(other["options"]), other["data"]["fingerprint"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelError(f"{path} does not say which run wrote the checkpoint: {error}") from error
-    own: dict[str, Any] = {"options": {"run_id": model_id}}
+    own: JsonDict = {"options": {"run_id": model_id}}
     if (run / model_dir.RUN_CONFIG).is_file():
         own = read_yaml(run / model_dir.RUN_CONFIG)
         own["options"] = dict(own.get("options") or {}) | {"run_id": model_id}

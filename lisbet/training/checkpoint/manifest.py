@@ -8,19 +8,20 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError, field_validator
 
 from lisbet.core.config import Config
 from lisbet.core.errors import ModelError, first_message
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import sync
 
 CHECKPOINTS = "checkpoints"
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
 FORMAT = 1
 """Version of the manifest and of the files that it lists."""
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+MIGRATIONS: dict[int, Callable[[JsonDict], JsonDict]] = {}
 """By version, what turns a manifest of that version into one of the next."""
 WHOLE, SHARDED, DEEPSPEED = "whole", "sharded", "deepspeed"
 """Forms of a state, see `lisbet.training.strategies`; two are in folders of these names."""

@@ -16,7 +16,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -101,7 +101,7 @@ def check_pickles(folder: Path, manifest: Manifest) -> None:
                 check_pickle(folder / name, folder / name)
 
 
-def check_pickle(content: Any, path: Path) -> None:
+def check_pickle(content: Path | IO[bytes], path: Path) -> None:
     """Unpickle a path or stream, without reading the tensors; `path` names it in errors."""
     try:
         with warnings.catch_warnings():

@@ -9,6 +9,7 @@ from accelerate.utils import broadcast_object_list
 
 from lisbet.core.config import Size
 from lisbet.core.errors import ConfigError, DataError, LisbetError, ModelError, OutputError
+from lisbet.core.json_types import JsonDict
 from lisbet.core.yaml_files import read_yaml
 from lisbet.models import model_dir
 from lisbet.options import TrainOptions, VerifyOptions, affecting
@@ -41,7 +42,7 @@ def newest_valid(
     return None if chosen[0] is None else Path(chosen[0])
 
 
-def require_same_run(begun: dict[str, Any], run: dict[str, Any], folder: Path) -> None:
+def require_same_run(begun: JsonDict, run: JsonDict, folder: Path) -> None:
     """Refuse to resume with options or recordings that would make another model.
 
     Parameters
@@ -89,7 +90,7 @@ def require_same_run(begun: dict[str, Any], run: dict[str, Any], folder: Path) -
             )
 
 
-def _defaults() -> dict[str, Any]:
+def _defaults() -> JsonDict:
     """Return the defaults of all options: runs of earlier versions lack the later options."""
     return TrainOptions(data_path=(Path(),)).model_dump(mode="json")
 
@@ -107,7 +108,7 @@ def remembered_bank_memory(folder: Path) -> Size | None:
         return None  # damaged, or of an earlier version: `require_same_run` compares the rest
 
 
-def finished_without_checkpoint(run: Path, config: dict[str, Any], epochs: int) -> bool:
+def finished_without_checkpoint(run: Path, config: JsonDict, epochs: int) -> bool:
     """Whether a run that has no checkpoint is finished; if not, it may start again.
 
     Raises

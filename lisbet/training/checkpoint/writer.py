@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lisbet.core.config import Config
 from lisbet.core.errors import ModelError
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import sync
 from lisbet.core.storage.subfolders import remove_temporary, replace_folder, temporary_folder
 from lisbet.core.storage.write_log import WriteLog
@@ -63,8 +64,8 @@ class TrainingState(Config):
     history: tuple[dict[str, int | float], ...]
     hashes: tuple[tuple[int, int, str], ...]
     skipped: int
-    scaler: dict[str, Any]
-    run: dict[str, Any]
+    scaler: JsonDict
+    run: JsonDict
 
 
 class Checkpoints:
@@ -245,7 +246,7 @@ class Checkpoints:
         """Note the files of a finished checkpoint under the name that it is about to get."""
         place = target.relative_to(self.run)
         folders = {place / up for name in files for up in Path(name).parents}
-        lines: list[dict[str, Any]] = [{"folder": path.as_posix()} for path in sorted(folders)]
+        lines: list[JsonDict] = [{"folder": path.as_posix()} for path in sorted(folders)]
         lines += [
             {"file": (place / name).as_posix(), "size": file.size} for name, file in files.items()
         ]

@@ -8,7 +8,6 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from accelerate.utils import gather_object
 
 from lisbet.core.config import Dataset, Size
 from lisbet.core.errors import ConfigError
+from lisbet.core.json_types import JsonDict
 from lisbet.data.bank import Bank
 from lisbet.data.load import agree, load_records
 from lisbet.data.preparation.compatibility import merged, preparation_of
@@ -59,7 +59,7 @@ class Loaded:
     bank: Bank
     records: list[Record]
     datasets: tuple[tuple[str, ...], ...]
-    preparation: dict[str, Any]
+    preparation: JsonDict
     memory: int | None = None
     halves: list[Record] | None = None
 
@@ -136,7 +136,7 @@ def load(options: TrainOptions, tasks: dict[str, Task], begun_with: Size | None 
     machine = Machine()
     records: list[Record] = []
     datasets: tuple[tuple[str, ...], ...] = ()
-    preparation: dict[str, Any] = {}
+    preparation: JsonDict = {}
     if machine.leads:
         records, datasets, preparation = _read(options, tasks)
     in_memory = _bytes_in_memory(records)
@@ -160,7 +160,7 @@ def load(options: TrainOptions, tasks: dict[str, Task], begun_with: Size | None 
 
 def _read(
     options: TrainOptions, tasks: dict[str, Task]
-) -> tuple[list[Record], tuple[tuple[str, ...], ...], dict[str, Any]]:
+) -> tuple[list[Record], tuple[tuple[str, ...], ...], JsonDict]:
     names = _names(options.datasets)
     parts, preparations = [], []
     for number, dataset in enumerate(options.datasets):

@@ -4,11 +4,12 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
 from lisbet.core.errors import ConfigError, DataError, first_message, shortened
+from lisbet.core.json_types import JsonDict
 from lisbet.core.yaml_files import read_yaml
 from lisbet.data.reading import part_of
 from lisbet.data.record import Record
@@ -31,7 +32,7 @@ class _Data(BaseModel):
 
 class _Run(BaseModel):
     data: _Data
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: JsonDict = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from lisbet.core.errors import ConfigError
+from lisbet.core.json_types import JsonDict
 from lisbet.core.registry import Registry
 from lisbet.core.yaml_files import read_yaml
 from lisbet.options import TrainOptions
@@ -51,10 +52,10 @@ class Start:
     """
 
     folder: Path
-    config: dict[str, Any]
+    config: JsonDict
     step: int = 0
     resumed: bool = False
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[JsonDict] = field(default_factory=list)
 
     @property
     def run_id(self) -> str:
@@ -66,7 +67,7 @@ class Start:
 class Logger(Protocol):
     """Receives the metrics of a run, on the main process."""
 
-    def log(self, row: dict[str, Any], pictures: dict[str, Path]) -> None:
+    def log(self, row: JsonDict, pictures: dict[str, Path]) -> None:
         """Log the row of a step, with its ``step``, and its pictures: PNG files by name."""
 
     def finish(self, code: int) -> None:
@@ -91,7 +92,7 @@ def start_loggers(options: TrainOptions, start: Start) -> list[Logger]:
     return [LOGGERS[name](options, start) for name in chosen(options)]
 
 
-def identity(options: TrainOptions, folder: Path) -> dict[str, Any]:
+def identity(options: TrainOptions, folder: Path) -> JsonDict:
     """Return what run_config.yml and each checkpoint store: the id of the run on W&B.
 
     A run that was killed before its first checkpoint keeps the id in its folder. A new run takes

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lisbet.core.json_types import JsonDict
+
 BLOCK, HEADER, FILE_HEADER = 32768, 7, 7
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
@@ -26,7 +28,7 @@ def records(path: Path) -> Iterator[Any]:
         yield record
 
 
-def history(path: Path) -> list[dict[str, Any]]:
+def history(path: Path) -> list[JsonDict]:
     """Return the rows of a .wandb file, with their ``_step``."""
     return [
         {

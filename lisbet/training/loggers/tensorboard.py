@@ -1,12 +1,12 @@
 """``--tensorboard``: event files in the run's folder."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.write_log import WriteLog
 from lisbet.options import TrainOptions
 from lisbet.training.loggers import Start
@@ -36,7 +36,7 @@ class TensorBoardLogger:
         for path in set(place.iterdir()) - before:
             notes.add(path)
 
-    def log(self, row: dict[str, Any], pictures: dict[str, Path]) -> None:
+    def log(self, row: JsonDict, pictures: dict[str, Path]) -> None:
         """Write the numbers and pictures of a step."""
         for name, value in row.items():
             if isinstance(value, int | float) and name != "step":

@@ -18,6 +18,7 @@ import psutil
 import requests
 import wandb
 
+from lisbet.core.json_types import JsonDict
 from lisbet.core.redact import redacted, redacted_values
 from lisbet.options import TrainOptions
 from lisbet.training.loggers import Start
@@ -54,7 +55,7 @@ class WandbLogger:
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
         self._thread.start()
 
-    def log(self, row: dict[str, Any], pictures: dict[str, Path]) -> None:
+    def log(self, row: JsonDict, pictures: dict[str, Path]) -> None:
         """Queue a row; the thread sends it."""
         self._tasks.put((dict(row), dict(pictures)))
 
@@ -160,10 +161,10 @@ class WandbLogger:
         log.warning("W&B: %s: offline. Later, where there is a network: %s", reason, self._advice())
         return "offline"
 
-    def _send(self, row: dict[str, Any], pictures: dict[str, Path]) -> None:
+    def _send(self, row: JsonDict, pictures: dict[str, Path]) -> None:
         if row["step"] <= self._known:
             return  # W&B has it: the step was repeated after a kill
-        values: dict[str, Any] = {
+        values: JsonDict = {
             name: value for name, value in row.items() if isinstance(value, int | float)
         }
         values |= {name: wandb.Image(str(path)) for name, path in pictures.items()}

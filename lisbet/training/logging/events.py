@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import claim, rewrite_text, sync
 
 EVENTS = "events.jsonl"
@@ -25,7 +26,7 @@ class Events:
         self._end: int | None = None
         """Where a line that could not be written began."""
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append(self, row: JsonDict) -> None:
         """Write a line.
 
         Raises
@@ -55,7 +56,7 @@ class Events:
         if self.path.exists():
             sync(self.path)
 
-    def cut(self, step: int, finished: int) -> list[dict[str, Any]]:
+    def cut(self, step: int, finished: int) -> list[JsonDict]:
         """Remove what was logged after a step, which is going to be repeated.
 
         Parameters
@@ -79,7 +80,7 @@ class Events:
         return rows
 
 
-def read_events(path: Path) -> list[dict[str, Any]]:
+def read_events(path: Path) -> list[JsonDict]:
     """Read the rows of a run; a line that a kill cut off is left out."""
     rows = []
     for line in path.read_text("utf-8", errors="replace").splitlines():
@@ -92,7 +93,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _is_of(row: dict[str, Any], step: int, finished: int) -> bool:
+def _is_of(row: JsonDict, step: int, finished: int) -> bool:
     """Whether a row belongs to steps and epochs that are done.
 
     The last step of an epoch is done once without the epoch's scores, if a stop cut them off.
@@ -101,6 +102,6 @@ def _is_of(row: dict[str, Any], step: int, finished: int) -> bool:
     return row["step"] <= step and (ends is None or ends < finished)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """JSON has no infinities and no NaN."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

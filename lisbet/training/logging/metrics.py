@@ -4,11 +4,12 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch
 
+from lisbet.core.json_types import JsonDict
 from lisbet.options import TrainOptions
 from lisbet.training.inputs import TrainingInputs
 from lisbet.training.loggers import Logger, Start, start_loggers
@@ -18,6 +19,8 @@ from lisbet.training.scores import Scores
 from lisbet.training.stopping import ProcessFlags
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 class MetricsLogger:
@@ -42,7 +45,7 @@ class MetricsLogger:
         self,
         options: TrainOptions,
         inputs: TrainingInputs,
-        config: dict[str, Any],
+        config: JsonDict,
         *,
         is_main_process: bool,
     ) -> None:
@@ -183,7 +186,7 @@ class MetricsLogger:
     def _continues(self) -> bool:
         return self.options.on_save_error == "continue"
 
-    def _tolerant(self, write: Callable[[], Any]) -> Any:
+    def _tolerant(self, write: Callable[[], Result]) -> Result | None:
         """Write; with --on_save_error=continue, training continues if that fails."""
         try:
             return write()

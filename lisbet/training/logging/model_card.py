@@ -10,11 +10,12 @@ import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from lisbet.core.errors import OutputError
+from lisbet.core.json_types import JsonDict
 from lisbet.core.redact import redacted
 from lisbet.core.storage.files import require_file_target, write_text
 from lisbet.models import model_dir
@@ -168,7 +169,7 @@ def _options(options: TrainOptions) -> str:
     return f"{said} {repeat}\n\n" + _table(("option", "value"), rows)
 
 
-def _versions(config: dict[str, Any]) -> str:
+def _versions(config: JsonDict) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in config["versions"].items())
     processes = config["processes"]
     count = processes["count"]

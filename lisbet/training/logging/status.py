@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import claim, rewrite_text
 
 STATUS = "status.json"
@@ -30,7 +31,7 @@ class Status:
         Whether the run was begun before: it then keeps the time of its first start.
     """
 
-    def __init__(self, folder: Path, facts: dict[str, Any], *, resumed: bool) -> None:
+    def __init__(self, folder: Path, facts: JsonDict, *, resumed: bool) -> None:
         before = read_status(folder) if resumed else {}
         process = psutil.Process()
         self.path = folder / STATUS
@@ -78,7 +79,7 @@ class Status:
         rewrite_text(self.path, json.dumps(content, indent=1) + "\n", folder)
 
 
-def read_status(folder: Path) -> dict[str, Any]:
+def read_status(folder: Path) -> JsonDict:
     """Return the status of a run; empty if there is none that can be read."""
     try:
         status = json.loads((folder / STATUS).read_text("utf-8"))

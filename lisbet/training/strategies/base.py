@@ -7,6 +7,7 @@ from typing import Any, ClassVar, cast
 
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
 from lisbet.core.errors import ConfigError
@@ -14,7 +15,7 @@ from lisbet.models.multitask import MultiTaskModel
 from lisbet.training.checkpoint.manifest import Manifest
 from lisbet.training.datasets.batching import Batching
 
-WriteState = Callable[[Path, Any], list[str]]
+WriteState = Callable[[Path, ProcessGroup | None], list[str]]
 """Writes a copied state below a folder.
 
 The processes of a sharded state write together, and communicate over the process group that is the

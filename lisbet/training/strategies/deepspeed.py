@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
 from lisbet.core.errors import ModelError
@@ -55,7 +56,7 @@ class DeepSpeed(Strategy):
         """Let DeepSpeed save into memory; every process writes its own files."""
         files = _saved_files(self.model)
 
-        def write(folder: Path, group: Any) -> list[str]:
+        def write(folder: Path, group: ProcessGroup | None) -> list[str]:
             del group
             for name, content in files.items():
                 (folder / name).parent.mkdir(exist_ok=True)

@@ -2,9 +2,9 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
+from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
 from lisbet.models.multitask import MultiTaskModel
@@ -56,7 +56,7 @@ class FSDP(Strategy):
         state = sharded.copied(self.model, self.optimizer.optimizer)
         rank = self.accelerator.process_index
 
-        def write(folder: Path, group: Any) -> list[str]:
+        def write(folder: Path, group: ProcessGroup | None) -> list[str]:
             names = sharded.write(state, folder / SHARDED, group, rank)
             return [f"{SHARDED}/{name}" for name in names]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
 from lisbet.models.model_dir import save_tensors
@@ -33,7 +34,7 @@ class Replicated(Strategy):
         """Copy the state to the host; the main process writes it."""
         state = _copied(unwrapped(self.model), self.optimizer.optimizer)
 
-        def write(folder: Path, group: Any) -> list[str]:
+        def write(folder: Path, group: ProcessGroup | None) -> list[str]:
             del group
             save_tensors(state, folder / STATE_FILE)
             return [STATE_FILE]

@@ -9,11 +9,12 @@ import math
 import pickle
 import warnings
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import torch
 import torch.distributed.checkpoint.metadata as dcp
 from torch import Tensor
+from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter, _StorageInfo
 from torch.distributed.checkpoint.state_dict import (
@@ -162,7 +163,7 @@ def check(folder: Path, manifest: Manifest) -> None:
             with path.open("rb") as stream:
                 for place in places:
                     part = _create_file_view(stream, place.offset, place.length)
-                    restricted.check_pickle(part, path)
+                    restricted.check_pickle(cast(IO[bytes], part), path)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -200,7 +201,7 @@ class _Writer(FileSystemWriter):
         return done
 
 
-def write(state: dict[str, Any], folder: Path, group: Any, rank: int) -> list[str]:
+def write(state: dict[str, Any], folder: Path, group: ProcessGroup | None, rank: int) -> list[str]:
     """Write a state with the other processes; return the names of the files of this one."""
     writer = _Writer(folder)
     try:
