@@ -6,11 +6,8 @@ how long both took. The exit code is 1 if any differs, or is missing in one of t
     python benchmarks/readers.py FOLDER
 """
 
-import sys
-
-sys.path.pop(0)  # this folder: its logging.py and zarr.py hide the libraries of these names
-
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -21,8 +18,8 @@ import pandas as pd
 import xarray as xr
 
 from lisbet.core.config import Dataset
+from lisbet.data.files.sources import find_sources
 from lisbet.data.files.versions import FileChoice
-from lisbet.data.load import find_sources
 from lisbet.data.readers import READERS
 from lisbet.data.readers._peek import Peek
 from lisbet.data.readers.auto import format_of

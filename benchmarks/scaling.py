@@ -123,7 +123,6 @@ def measure(processes: int, batch_size: int, steps: int, place: str) -> dict[str
 
 def work(asked: argparse.Namespace) -> None:
     """Time the steps of real training: sampling, forward, backward, exchange, optimizer."""
-    import torch.distributed as dist
     from torch.utils.flop_counter import FlopCounterMode
 
     from lisbet.cli import parse
@@ -166,15 +165,7 @@ def work(asked: argparse.Namespace) -> None:
             times.append(time.perf_counter() - started)
         carried = (loopback_bytes() - before) / asked.steps / accelerator.num_processes
         parameters = sum(weight.numel() for weight in network.parameters())
-        gradient, waits = torch.zeros(parameters), [0.0]
-        if dist.is_initialized():
-            waits.clear()
-            for _ in range(5):
-                accelerator.wait_for_everyone()
-                started = time.perf_counter()
-                dist.all_reduce(gradient)
-                waits.append(time.perf_counter() - started)
-        wait = statistics.median(waits)
+        wait = exchange_seconds(accelerator, parameters)
         found = {
             "step": statistics.median(times),
             "wait": wait,
@@ -187,6 +178,21 @@ def work(asked: argparse.Namespace) -> None:
         }
         if accelerator.is_main_process:
             Path(asked.worker).write_text(json.dumps(found))
+
+
+def exchange_seconds(accelerator: Any, parameters: int) -> float:
+    """Return the time of an all-reduce of so many numbers; 0 on one process."""
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        return 0.0
+    gradient, times = torch.zeros(parameters), []
+    for _ in range(5):
+        accelerator.wait_for_everyone()
+        started = time.perf_counter()
+        dist.all_reduce(gradient)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
 
 
 def attention_flop(inputs: Any, windows: int) -> float:

@@ -11,8 +11,10 @@ from conftest import SHARED, names, walk
 from lisbet.core.config import Dataset
 from lisbet.core.errors import DataError
 from lisbet.data.annotations import video_names
+from lisbet.data.files.sources import Source
 from lisbet.data.labels import LABEL_READERS, Choice
-from lisbet.data.load import Source, load_records, read_one
+from lisbet.data.load import load_records
+from lisbet.data.read import read_one
 from lisbet.options import DataOptions
 
 FRAMES = 300

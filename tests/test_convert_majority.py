@@ -13,8 +13,9 @@ from conftest import names, walk, write_dataset, write_recording
 from lisbet.cli import main
 from lisbet.core.config import Dataset
 from lisbet.core.errors import DataError
+from lisbet.data.files.sources import find_sources
 from lisbet.data.labels import LABEL_READERS
-from lisbet.data.load import find_sources, load_records
+from lisbet.data.load import load_records
 from lisbet.data.preparation.majority import read_usual, usual_features
 from lisbet.data.readers import READERS
 from lisbet.options import DataOptions

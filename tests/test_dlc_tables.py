@@ -9,8 +9,9 @@ import pytest
 
 from lisbet.core.config import Dataset
 from lisbet.core.errors import DataError
-from lisbet.data.load import find_sources as found
-from lisbet.data.load import load_records, read_one
+from lisbet.data.files.sources import find_sources as found
+from lisbet.data.load import load_records
+from lisbet.data.read import read_one
 from lisbet.data.readers import READERS
 from lisbet.options import DataOptions
 

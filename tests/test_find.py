@@ -12,8 +12,9 @@ from test_dlc_tables import simple
 from lisbet.cli import main
 from lisbet.core.config import Dataset
 from lisbet.core.errors import DataError
+from lisbet.data.files.sources import find_sources
 from lisbet.data.files.versions import FileChoice, are_individuals, video_of
-from lisbet.data.load import find_sources, load_records
+from lisbet.data.load import load_records
 from lisbet.options import DataOptions
 
 NET = "DLC_resnet50_projectshuffle1_200000"
@@ -322,7 +323,7 @@ def test_reported_files(case, individuals, frames, x):
     folder = SHARED / "cases" / case
     if not folder.is_dir():
         pytest.skip(f"the reported files are not here: {folder}")
-    from lisbet.data.load import read_all
+    from lisbet.data.read import read_all
 
     dataset = Dataset(path=folder, format="auto")
     (record,) = read_all(find_sources(dataset), dataset, DataOptions(), prepared=False)

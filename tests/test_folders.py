@@ -13,7 +13,8 @@ from lisbet.cli.commands import COMMANDS
 from lisbet.core.config import Dataset
 from lisbet.core.errors import DataError
 from lisbet.core.option_text import join_paths, split_paths
-from lisbet.data.load import find_sources, load_records
+from lisbet.data.files.sources import find_sources
+from lisbet.data.load import load_records
 from lisbet.options import DataOptions, TrainOptions
 
 

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from lisbet import augment
 from lisbet.cli.argv import normalise
 from lisbet.cli.commands import COMMANDS
-from lisbet.core.config import (
-    Dataset,
+from lisbet.core.config import Dataset
+from lisbet.core.errors import LisbetError
+from lisbet.core.option_values import (
     Hours,
     Interval,
     Renames,
@@ -29,7 +30,6 @@ from lisbet.core.config import (
     Settings,
     TaskData,
 )
-from lisbet.core.errors import LisbetError
 from lisbet.data.load import load_records
 from lisbet.options import DataOptions
 

@@ -20,8 +20,9 @@ from lisbet.core.config import Dataset
 from lisbet.core.errors import DataError
 from lisbet.data.files import limits
 from lisbet.data.files.ids import check_ids
+from lisbet.data.files.sources import find_sources
 from lisbet.data.labels import LABEL_READERS
-from lisbet.data.load import agree, find_sources, load_records
+from lisbet.data.load import agree, load_records
 from lisbet.data.zarr.store import Store
 from lisbet.options import DataOptions
 

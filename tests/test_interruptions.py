@@ -292,7 +292,7 @@ def test_torchrun_starts_it_again(place):
 
 
 def test_max_time_stops_by_itself(place, monkeypatch, capsys):
-    from lisbet.core.config import Hours
+    from lisbet.core.option_values import Hours
 
     monkeypatch.chdir(place)
     monkeypatch.setattr(Hours, "seconds", property(lambda _: 0.5))

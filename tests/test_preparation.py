@@ -11,8 +11,8 @@ import yaml
 from conftest import TINY, names, walk, write_dataset, write_recording
 
 from lisbet.cli import main
-from lisbet.core.config import Selection
 from lisbet.core.errors import ConfigError
+from lisbet.core.option_values import Selection
 from lisbet.data.preparation.compatibility import distinct_rates, merged
 from lisbet.models import model_dir
 from lisbet.models.heads import EmbeddingHeadConfig

@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 from conftest import names, walk, write_dataset, write_recording
 
-from lisbet.core.config import Dataset, Features, Renames, Scale, Selection
+from lisbet.core.config import Dataset, Features
 from lisbet.core.errors import DataError
+from lisbet.core.option_values import Renames, Scale, Selection
 from lisbet.data.bank import Bank
-from lisbet.data.load import find_sources, load_records, summary
+from lisbet.data.files.sources import find_sources
+from lisbet.data.load import load_records, summary
 from lisbet.options import DataOptions
 
 
@@ -90,7 +92,7 @@ def test_a_tree_of_recordings(tmp_path):
 def test_reading_in_parallel_gives_the_same(tmp_path, monkeypatch):
     write_dataset(tmp_path, [40, 50, 60])
     alone = load(tmp_path)
-    monkeypatch.setattr("lisbet.data.load.BYTES_PER_WORKER", 1)
+    monkeypatch.setattr("lisbet.data.read.BYTES_PER_WORKER", 1)
     for one, other in zip(alone, load(tmp_path), strict=True):
         assert one.id == other.id
         np.testing.assert_array_equal(one.position, other.position)

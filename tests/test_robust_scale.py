@@ -5,8 +5,9 @@ import pytest
 from conftest import names, walk, write_recording
 
 from lisbet.cli import main
-from lisbet.core.config import Dataset, Scale
+from lisbet.core.config import Dataset
 from lisbet.core.errors import DataError
+from lisbet.core.option_values import Scale
 from lisbet.data.load import load_records
 from lisbet.options import DataOptions
 

@@ -13,7 +13,8 @@ from lisbet.cli import main
 from lisbet.commands import predict
 from lisbet.core.config import Dataset, Features
 from lisbet.core.errors import DataError
-from lisbet.data import inference, load, reading
+from lisbet.data import inference, reading
+from lisbet.data import read as read_module
 from lisbet.data.inference import Recordings, load_share
 from lisbet.data.tracks import Stored
 from lisbet.data.zarr.store import Store
@@ -156,13 +157,13 @@ def test_a_store_that_is_replaced_meanwhile(place, monkeypatch, capsys):
 
 def test_each_process_reads_its_share_of_the_files(place, monkeypatch):
     read: list[str] = []
-    read_one = load.read_one
+    read_one = read_module.read_one
 
     def counted(source, *words):
         read.append(source.id)
         return read_one(source, *words)
 
-    monkeypatch.setattr(load, "read_one", counted)
+    monkeypatch.setattr(read_module, "read_one", counted)
     dataset = Dataset(path=Path("data"), format="movement")
     own_parts: list = []
 

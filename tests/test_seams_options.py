@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from lisbet import augment
 from lisbet.cli import parse
 from lisbet.cli.commands import COMMANDS, Command
-from lisbet.core.config import (
+from lisbet.core.errors import ConfigError, LisbetError
+from lisbet.core.option_text import plain_number
+from lisbet.core.option_values import (
     Hours,
     Interval,
     Renames,
@@ -19,8 +21,6 @@ from lisbet.core.config import (
     Size,
     TaskData,
 )
-from lisbet.core.errors import ConfigError, LisbetError
-from lisbet.core.option_text import plain_number
 from lisbet.core.yaml_files import write_yaml
 from lisbet.options import Options, SlurmScriptOptions, TrainingOptions, TrainOptions
 from lisbet.options._base import READER_NAMES, TASK_NAMES

@@ -23,9 +23,10 @@ from lisbet.core.storage import write_log
 from lisbet.core.storage.files import require_writable, write_file
 from lisbet.core.storage.results import require_result_files
 from lisbet.data.bank import WindowIndex, gather
+from lisbet.data.files.sources import find_sources
 from lisbet.data.files.versions import FileChoice
 from lisbet.data.inference import Recordings, load_share
-from lisbet.data.load import find_sources, ordered, summary
+from lisbet.data.load import ordered, summary
 from lisbet.data.preparation.compatibility import preparation_of, require_same_preparation
 from lisbet.data.readers import dataset_reader
 from lisbet.distributed.failure_watch import distributed_session

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lisbet.core.address import is_address
-from lisbet.core.config import Features, Scale
+from lisbet.core.config import Features
 from lisbet.core.errors import DataError
+from lisbet.core.option_values import Scale
 from lisbet.core.redact import redacted
 from lisbet.data.annotations import warn_of_behaviors
+from lisbet.data.files.sources import SHOWN, Source, find_sources
 from lisbet.data.files.versions import FileChoice
-from lisbet.data.load import SHOWN, Source, find_sources, load_records, ordered, read_all, report
+from lisbet.data.load import load_records, ordered, report
 from lisbet.data.preparation.gaps import with_confidence, without_gaps
 from lisbet.data.preparation.majority import Usual, read_usual
 from lisbet.data.preparation.outliers import outlier_note
+from lisbet.data.read import read_all
 from lisbet.data.readers import dataset_reader
 from lisbet.data.reading import each
 from lisbet.data.record import Record

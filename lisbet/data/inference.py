@@ -12,8 +12,10 @@ from accelerate.utils import gather_object
 from lisbet.core.config import Dataset
 from lisbet.core.errors import DataError
 from lisbet.data.bank import Bank
+from lisbet.data.files.sources import Source, find_sources
 from lisbet.data.files.versions import FileChoice
-from lisbet.data.load import Source, accepted, find_sources, load_records, read_all, read_one
+from lisbet.data.load import accepted, load_records
+from lisbet.data.read import read_all, read_one
 from lisbet.data.readers import dataset_reader
 from lisbet.data.reading import each
 from lisbet.data.record import Record

@@ -57,25 +57,14 @@ def start(
         _stand_alone()
     on_cpu = _flag("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     chosen = _precision(mixed_precision, cuda=not on_cpu and torch.cuda.is_available())
-    if environment.local_count() > 1:
-        # Launchers set 1, whatever the cores; without any, Accelerate would.
-        os.environ.setdefault("OMP_NUM_THREADS", str(environment.threads()))
-        torch.set_num_threads(environment.threads())
-    elif "OMP_NUM_THREADS" not in os.environ:  # torch counts cores that it may not use
-        torch.set_num_threads(min(torch.get_num_threads(), environment.threads()))
+    _set_threads()
     if environment.count() > 1 or deepspeed or fsdp:
         _enough_devices(on_cpu)
         _meet("gloo" if on_cpu else _backend(fsdp))
     if deepspeed or fsdp:
         os.environ.pop("ACCELERATE_USE_CPU", None)  # with it, Accelerate forgets the strategy
-    if on_cpu and fsdp:
-        # Accelerate shards on accelerators only; believing that these are, it also does on CPUs.
-        PartialState(backend="gloo")
-        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-    elif on_cpu and not deepspeed:
-        os.environ["ACCELERATE_USE_CPU"] = "true"
     if on_cpu:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # Accelerate imports DeepSpeed if it can
+        _use_cpu(deepspeed=deepspeed, fsdp=fsdp)
     options: JsonDict = {"step_scheduler_with_optimizer": False, "mixed_precision": chosen}
     device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
     if compiled and device is not None and can_compile(device):
@@ -84,6 +73,14 @@ def start(
         options |= {"deepspeed_plugin": _deepspeed(chosen, on_cpu), "mixed_precision": "no"}
         options["kwargs_handlers"] = [InitProcessGroupKwargs(backend="gloo")] if on_cpu else []
     accelerator = Accelerator(**options)
+    _require_as_asked(accelerator, deepspeed=deepspeed, fsdp=fsdp, sharded=sharded)
+    return accelerator
+
+
+def _require_as_asked(
+    accelerator: Accelerator, *, deepspeed: bool, fsdp: bool, sharded: bool
+) -> None:
+    """Raise if the processes are not those that the launcher was asked for."""
     wanted = {deepspeed: DistributedType.DEEPSPEED, fsdp: DistributedType.FSDP}.get(True)
     if wanted is not None and accelerator.distributed_type != wanted:
         raise ProcessError(f"asked for {wanted.value}, got {accelerator.distributed_type.value}")
@@ -98,7 +95,27 @@ def start(
             f"the launcher started {environment.count()} processes, but each of them is alone; "
             "start them with betman --launch, accelerate launch or torchrun"
         )
-    return accelerator
+
+
+def _set_threads() -> None:
+    """Let each process compute with its part of the cores that this job may use."""
+    if environment.local_count() > 1:
+        # Launchers set 1, whatever the cores; without any, Accelerate would.
+        os.environ.setdefault("OMP_NUM_THREADS", str(environment.threads()))
+        torch.set_num_threads(environment.threads())
+    elif "OMP_NUM_THREADS" not in os.environ:  # torch counts cores that it may not use
+        torch.set_num_threads(min(torch.get_num_threads(), environment.threads()))
+
+
+def _use_cpu(*, deepspeed: bool, fsdp: bool) -> None:
+    """Let Accelerate compute on the CPU with the strategy of the launch file."""
+    if fsdp:
+        # Accelerate shards on accelerators only; believing that these are, it also does on CPUs.
+        PartialState(backend="gloo")
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    elif not deepspeed:
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # Accelerate imports DeepSpeed if it can
 
 
 def mixed_precision_of(accelerator: Accelerator) -> str:

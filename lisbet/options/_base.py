@@ -17,11 +17,11 @@ from pydantic.fields import FieldInfo
 
 from lisbet import augment
 from lisbet.augment import Augmentation
-from lisbet.core.config import (
-    AS_TEXT,
-    WORDS_AS_TEXT,
-    Config,
-    DataPath,
+from lisbet.core.config import AS_TEXT, WORDS_AS_TEXT, Config, DataPath, from_text
+from lisbet.core.errors import ConfigError, unknown
+from lisbet.core.json_types import JsonDict
+from lisbet.core.option_text import join_paths, split_paths, split_words
+from lisbet.core.option_values import (
     Hours,
     Interval,
     Renames,
@@ -30,11 +30,7 @@ from lisbet.core.config import (
     Settings,
     Size,
     TaskData,
-    from_text,
 )
-from lisbet.core.errors import ConfigError, unknown
-from lisbet.core.json_types import JsonDict
-from lisbet.core.option_text import join_paths, split_paths, split_words
 from lisbet.core.registry import Registry
 
 TASK_NAMES: Registry[Any] = Registry("task", "lisbet.tasks", "TASK", "lisbet.tasks")

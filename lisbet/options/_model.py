@@ -6,9 +6,10 @@ from typing import Literal, Self
 from pydantic import field_validator, model_validator
 
 from lisbet import augment
-from lisbet.core.config import Settings, Window, Words
+from lisbet.core.config import Window, Words
 from lisbet.core.errors import ConfigError, unknown
 from lisbet.core.json_types import JsonDict
+from lisbet.core.option_values import Settings
 from lisbet.options._base import (
     BASE,
     PRESETS,

@@ -5,8 +5,9 @@ from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from lisbet.core.config import Interval, Words, require_name
+from lisbet.core.config import Words, require_name
 from lisbet.core.errors import ConfigError
+from lisbet.core.option_values import Interval
 from lisbet.options._base import LOGGER_NAMES, HoursText, IntervalText, Options, option
 
 

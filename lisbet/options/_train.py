@@ -5,8 +5,9 @@ from typing import Self
 
 from pydantic import model_validator
 
-from lisbet.core.config import Dataset, TaskData
+from lisbet.core.config import Dataset
 from lisbet.core.errors import ConfigError, unknown
+from lisbet.core.option_values import TaskData
 from lisbet.options._base import (
     LABEL_READER_NAMES,
     READER_NAMES,

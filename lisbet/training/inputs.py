@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from lisbet import augment
-from lisbet.core.config import Features, Size
+from lisbet.core.config import Features
 from lisbet.core.errors import ConfigError, first_message
 from lisbet.core.json_types import JsonDict
+from lisbet.core.option_values import Size
 from lisbet.core.redact import redacted_values
 from lisbet.data.load import summary
 from lisbet.distributed import environment

@@ -10,8 +10,8 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
-from lisbet.core.config import Hours
 from lisbet.core.errors import StoppedError
+from lisbet.core.option_values import Hours
 from lisbet.distributed import stop_signals
 
 UNTOUCHED = "nothing was written"

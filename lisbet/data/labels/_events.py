@@ -60,16 +60,7 @@ def labels_of(
     DataError
         Without a frame rate, or on events that run backwards or leave the recording.
     """
-    if fps is None:
-        raise DataError(
-            f"{file.name}: neither it nor the recording tells the frame rate, which turns seconds "
-            "into frames; pass --fps"
-        )
-    if not 0 < fps < math.inf:
-        raise DataError(
-            f"{file.name}: the frame rate is {fps:g}; expected a positive number of frames per "
-            "second. Correct it in the file, or pass --fps"
-        )
+    fps = _known_rate(fps, file)
     behaviors = tuple(sorted({event.behavior for event in events}))
     if len(behaviors) > BEHAVIORS:
         raise DataError(
@@ -89,21 +80,44 @@ def labels_of(
     np.add.at(changes, (np.minimum(first, frames), columns), 1)
     np.add.at(changes, (np.minimum(last, frames), columns), -1)
     active = changes.cumsum(axis=0, dtype=np.int32)[:frames] > 0
-    beyond = np.flatnonzero(first >= frames)
-    warnings: tuple[str, ...] = ()
-    if len(beyond):
-        event = events[beyond[0]]
-        more = f" ({len(beyond)} such events)" if len(beyond) > 1 else ""
-        warnings = (
-            f"{file.name}: {event.behavior!r} begins at {event.start_s:g} s, after the last frame "
-            f"of the recording, so it is left out{more}",
+    beyond = [events[number] for number in np.flatnonzero(first >= frames)]
+    return Labels(behaviors, active, warnings=_warnings(beyond, file), notes=_notes(events, file))
+
+
+def _known_rate(fps: float | None, file: Path) -> float:
+    """Return the frame rate, or refuse to go without one."""
+    if fps is None:
+        raise DataError(
+            f"{file.name}: the frame rate is unknown: neither this file nor the recording states "
+            "it, and events in seconds need it; give it, such as --fps=30"
         )
+    if not 0 < fps < math.inf:
+        raise DataError(
+            f"{file.name}: the frame rate is {fps:g}; expected a positive number of frames per "
+            "second. Correct it in the file, or pass --fps"
+        )
+    return fps
+
+
+def _warnings(beyond: list[Event], file: Path) -> tuple[str, ...]:
+    """Warn of events that begin after the last frame."""
+    if not beyond:
+        return ()
+    event = beyond[0]
+    more = f" ({len(beyond)} such events)" if len(beyond) > 1 else ""
+    return (
+        f"{file.name}: {event.behavior!r} begins at {event.start_s:g} s, after the last frame "
+        f"of the recording, so it is left out{more}",
+    )
+
+
+def _notes(events: list[Event], file: Path) -> tuple[str, ...]:
+    """Name events without a duration."""
     points = Counter(event.behavior for event in events if event.start_s == event.end_s)
-    notes: tuple[str, ...] = ()
-    if points:
-        counts = ", ".join(f"{name!r} ({count})" for name, count in sorted(points.items()))
-        notes = (f"{file.name}: events without a duration take one frame each: {counts}",)
-    return Labels(behaviors, active, warnings=warnings, notes=notes)
+    if not points:
+        return ()
+    counts = ", ".join(f"{name!r} ({count})" for name, count in sorted(points.items()))
+    return (f"{file.name}: events without a duration take one frame each: {counts}",)
 
 
 def _since(start_s: float, events: list[Event], file: Path) -> list[Event]:

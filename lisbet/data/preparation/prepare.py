@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from lisbet.core.config import Features, Renames, Scale, Selection
+from lisbet.core.config import Features
 from lisbet.core.errors import DataError
+from lisbet.core.option_values import Renames, Scale, Selection
 from lisbet.data.preparation.gaps import with_confidence, without_gaps
 from lisbet.data.preparation.numbers import check_range, check_spread
 from lisbet.data.preparation.outliers import MARGIN, PERCENTILES, outlier_note, robust_range

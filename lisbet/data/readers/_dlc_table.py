@@ -113,16 +113,7 @@ def to_dataset(table: Table, name: str, *, head: bool = False) -> xr.Dataset:
     """
     place = {column: number for number, column in enumerate(table.columns)}
     points = list(dict.fromkeys((column.individual, column.keypoint) for column in table.columns))
-    space = [axis for axis in SPACE if axis in "xy" or any(c.coordinate == axis for c in place)]
-    for point in points:
-        if lacking := [axis for axis in space if Column(*point, axis) not in place]:
-            raise DataError(
-                f"{name} has no column {Column(*point, lacking[0])}; expected "
-                f"{', '.join(space)} for each point. Export the file again"
-            )
-    used = {*space, CONFIDENCE}
-    if ignored := dict.fromkeys(c.coordinate for c in table.columns if c.coordinate not in used):
-        log.info("%s: columns %s are not used", name, ", ".join(ignored))
+    space = _axes(table, points, name)
     individuals = list(dict.fromkeys(individual for individual, _ in points))
     keypoints = list(dict.fromkeys(keypoint for _, keypoint in points))
     rows = np.arange(len(table.frames)) if head else _rows(table.frames, name)
@@ -151,6 +142,22 @@ def to_dataset(table: Table, name: str, *, head: bool = False) -> xr.Dataset:
         },
         attrs={"source_software": "DeepLabCut", "time_unit": "frames"},
     )  # fmt: skip
+
+
+def _axes(table: Table, points: list[tuple[str, str]], name: str) -> list[str]:
+    """Return the axes of a table, all of which every point must have."""
+    columns = set(table.columns)
+    space = [axis for axis in SPACE if axis in "xy" or any(c.coordinate == axis for c in columns)]
+    for point in points:
+        if lacking := [axis for axis in space if Column(*point, axis) not in columns]:
+            raise DataError(
+                f"{name} has no column {Column(*point, lacking[0])}; expected "
+                f"{', '.join(space)} for each point. Export the file again"
+            )
+    used = {*space, CONFIDENCE}
+    if ignored := dict.fromkeys(c.coordinate for c in table.columns if c.coordinate not in used):
+        log.info("%s: columns %s are not used", name, ", ".join(ignored))
+    return space
 
 
 def _rows(frames: np.ndarray, name: str) -> np.ndarray:

@@ -4,8 +4,8 @@ from lisbet.core.address import is_address, place_of
 from lisbet.core.errors import DataError, OutputError
 from lisbet.core.json_types import JsonDict
 from lisbet.core.redact import redacted
+from lisbet.data.files.sources import Source, find_sources
 from lisbet.data.files.versions import FileChoice
-from lisbet.data.load import Source, find_sources
 from lisbet.data.zarr.destination import Destination, LocalDestination
 from lisbet.data.zarr.remote import RemoteDestination, request_of
 from lisbet.data.zarr.store import MARK, Store

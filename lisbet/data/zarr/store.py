@@ -44,7 +44,7 @@ UNFINISHED = "lisbet-dataset-unfinished"
 SHARD_BYTES = 128 * 2**20
 """Size of a shard before compression: few and large files, as parallel file systems want them."""
 CHUNK_BYTES = 2**20
-"""What is read and checked at once; `benchmarks/zarr.py chunks` compares sizes."""
+"""What is read and checked at once; `benchmarks/converted.py chunks` compares sizes."""
 LARGE_BYTES = 2**30
 """Before so much is read at once, the free memory is asked for."""
 METADATA_BYTES = 64 * 2**20

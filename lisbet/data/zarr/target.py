@@ -6,7 +6,7 @@ from pathlib import Path
 from lisbet.core.errors import OutputError
 from lisbet.core.storage.files import require_writable
 from lisbet.core.storage.folders import contents, require_folder_target
-from lisbet.data.load import Source
+from lisbet.data.files.sources import Source
 from lisbet.data.zarr.destination import KIND, LocalDestination
 from lisbet.data.zarr.store import MARK
 

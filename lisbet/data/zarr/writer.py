@@ -20,8 +20,10 @@ from lisbet.core.config import Features
 from lisbet.core.errors import DataError
 from lisbet.core.json_types import JsonDict
 from lisbet.data.annotations import find_annotations
-from lisbet.data.load import Source, ordered, read_all, report
+from lisbet.data.files.sources import Source
+from lisbet.data.load import ordered, report
 from lisbet.data.preparation.majority import read_usual
+from lisbet.data.read import read_all
 from lisbet.data.record import Record
 from lisbet.data.zarr.destination import Destination
 from lisbet.data.zarr.store import (

@@ -7,9 +7,9 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from lisbet.core.config import Size
 from lisbet.core.errors import ConfigError, DataError, LisbetError, ModelError, OutputError
 from lisbet.core.json_types import JsonDict
+from lisbet.core.option_values import Size
 from lisbet.core.yaml_files import read_yaml
 from lisbet.models import model_dir
 from lisbet.options import TrainOptions, VerifyOptions, affecting

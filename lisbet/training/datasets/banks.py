@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from lisbet.core.config import Dataset, Size
+from lisbet.core.config import Dataset
 from lisbet.core.errors import ConfigError
 from lisbet.core.json_types import JsonDict
+from lisbet.core.option_values import Size
 from lisbet.data.bank import Bank
 from lisbet.data.load import agree, load_records
 from lisbet.data.preparation.compatibility import merged, preparation_of

@@ -1,6 +1,6 @@
 """Train on data larger than memory: how fast, in how much memory, how well shuffled.
 
-    python benchmarks/zarr.py [convert] [windows] [large] [many] [chunks] [shuffle] [learning]
+    python benchmarks/converted.py [convert] [windows] [large] [many] [chunks] [shuffle] [learning]
 
 Each section makes its data in a temporary folder and removes it. The figures of a section are of
 one run; peaks of memory are those of processes of their own (VmHWM), libraries included.
@@ -10,11 +10,8 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
-
-sys.path.pop(0)  # this folder, in which this file has the name of the library
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,67 +20,24 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-import zarr
+from converted_data import (
+    BATCH,
+    FEATURES,
+    MB,
+    evict,
+    moving,
+    peak_mb,
+    sampler,
+    walks,
+    write_store,
+)
+from converted_shuffling import learning, shuffle
 
-from lisbet.core.config import Features, Window
 from lisbet.data.bank import Bank
 from lisbet.data.hub._simulate import ARENA_PX, FPS, INDIVIDUALS, KEYPOINTS
 from lisbet.data.hub._write import write_tracks
 from lisbet.data.streaming_bank import StreamingBank
-from lisbet.data.zarr.store import COLUMNS, MARK, POSITION, VERSION, Store, new_arrays, write_table
-from lisbet.tasks import TASKS
-from lisbet.training.datasets.sampler import Sampler
-
-FEATURES = Features(individuals=INDIVIDUALS, keypoints=KEYPOINTS, space=("x", "y"))
-WINDOW, BATCH = Window(size=200), 128
-MB = 2**20
-
-
-def walks(frames: int, seed: int) -> np.ndarray:
-    """Random walks of two mice in [0, 1], quickly: (frames, individuals, keypoints, space)."""
-    rng = np.random.default_rng(seed)
-    path = rng.normal(0, 0.004, (frames, 2, 1, 2)).astype(np.float32).cumsum(axis=0)
-    body = rng.normal(0, 0.01, (1, 2, 7, 2)).astype(np.float32)
-    noise = rng.normal(0, 0.001, (frames, 2, 7, 2)).astype(np.float32)
-    return np.abs((path + body + noise + 1) % 2 - 1)
-
-
-def write_store(path: Path, lengths: np.ndarray, *, seed: int = 0, **sizes: int) -> None:
-    """Write a store of random walks as convert_dataset would, without recordings to read."""
-    group = zarr.create_group(str(path), zarr_format=3)
-    new_arrays(group, FEATURES, (), "float32", **sizes)
-    array = group[POSITION]
-    total, shard = int(lengths.sum()), array.shards[0]
-    array.resize((total, *FEATURES.shape))
-    block = walks(min(shard, total), seed)
-    for first in range(0, total, shard):
-        last = min(first + shard, total)
-        array[first:last] = np.roll(block, 977 * (first // shard), axis=0)[: last - first]
-    starts = np.cumsum(lengths) - lengths
-    empty = {"fps": 30.0, "missing": 0.0, "digest": "", "source": "", "source_sha256": "",
-             "steps": "[]"}  # fmt: skip
-    write_table(group, [
-        dict(zip(COLUMNS[:3], (f"r{n:06}", int(start), int(frames)), strict=True)) | empty
-        for n, (start, frames) in enumerate(zip(starts, lengths, strict=True))
-    ])  # fmt: skip
-    group.attrs.update({"format": MARK, "version": VERSION, "preparation": {}, "left_out": {},
-                        "greatest_error": 0.0, "digest": ""})  # fmt: skip
-
-
-def evict(path: Path) -> None:
-    """Drop a folder's files from the page cache."""
-    for file in path.rglob("*"):
-        if file.is_file():
-            handle = os.open(file, os.O_RDONLY)
-            os.fsync(handle)
-            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(handle)
-
-
-def peak_mb() -> float:
-    """Peak resident memory of this process, in MiB (ru_maxrss would be its parent's, if larger)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+from lisbet.data.zarr.store import POSITION, Store
 
 
 def apart(section: str, **values: object) -> dict:
@@ -93,9 +47,6 @@ def apart(section: str, **values: object) -> dict:
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-# Conversion -------------------------------------------------------------------------------------
 
 
 def convert(place: Path) -> None:
@@ -140,9 +91,6 @@ def converting(place: Path, workers: int) -> tuple[float, float]:
     return float(time_s), int(peak_kb) / 1024
 
 
-# Windows per second -----------------------------------------------------------------------------
-
-
 def windows(place: Path) -> None:
     """Windows per second of each way to read them, and their memory."""
     lengths = np.full(120, 30_000)
@@ -169,20 +117,6 @@ def windows(place: Path) -> None:
     moving = found["moving bank, cache warm"]["rate"]
     print(f"\nmoving bank / Zarr, window by window: "
           f"{moving / found['Zarr, window by window']['rate']:.0f}×")  # fmt: skip
-
-
-def sampler(bank: Bank, steps: float = 1.0, tasks: tuple[str, ...] = ("warp", "shift")) -> Sampler:
-    kinds = {name: TASKS[name]() for name in tasks}
-    return Sampler("train", kinds, dict.fromkeys(kinds, bank), WINDOW, 1, BATCH, steps, 1.0, (),
-                   torch.device("cpu"))  # fmt: skip
-
-
-def moving(records: list, memory: int, seed: int = 1, batch: int = BATCH) -> StreamingBank:
-    outline = Bank.outline(records)
-    return StreamingBank.over(
-        outline, records, memory=memory, seed=seed, part="train", batch_size=batch,
-        steps=-(-outline.frames // batch), device=torch.device("cpu"),
-    )  # fmt: skip
 
 
 def reading(place: str, way: str) -> dict:
@@ -226,9 +160,6 @@ def one_by_one(place: str, store: Store, way: str) -> tuple[int, float]:
     return made, time.perf_counter() - first
 
 
-# Larger than memory -----------------------------------------------------------------------------
-
-
 def large(place: Path, gigabytes: float = 10, cap: int = 512) -> None:
     """Peak memory of a run over data 20 times the cap."""
     frames = int(gigabytes * 2**30 / (FEATURES.size * 4))
@@ -266,9 +197,6 @@ def training(place: str, cap: int, share: float, words: str) -> dict:
     return {"peak": peak_mb(), "moved": len(moves), "steps": int(state.name[5:])}
 
 
-# Many recordings --------------------------------------------------------------------------------
-
-
 def many(place: Path, count: int = 100_000) -> None:
     """Start-up with very many recordings."""
     write_store(place / "data.zarr", np.full(count, 120))
@@ -293,9 +221,6 @@ def starting(place: str) -> dict:
     third = time.perf_counter()
     return {"read the table, split, check": second - first, "first batch": third - second,
             "together": third - first}  # fmt: skip
-
-
-# Sizes of chunks --------------------------------------------------------------------------------
 
 
 def chunks(place: Path) -> None:
@@ -335,95 +260,6 @@ def one_by_one_rate(store: Store) -> tuple[int, float]:
         array[start : start + 200]
         made += 1
     return made, time.perf_counter() - first
-
-
-# Shuffling --------------------------------------------------------------------------------------
-
-
-SECTION = 1000
-"""Frames; recordings are longer, so that the place of a window within its recording counts too."""
-
-
-def shuffle(place: Path) -> None:
-    """How far what is drawn is from uniform sampling."""
-    lengths = np.random.default_rng(0).integers(2, 12, 400) * SECTION
-    write_store(place / "data.zarr", lengths)
-    records = Store.open(place / "data.zarr").records()
-    size = int(lengths.sum()) * FEATURES.size * 4
-    print(f"400 recordings of 2000 to 11000 frames ({size / MB:.0f} MB), five epochs\n")
-    print("Total variation: half of the summed difference between how often each recording (or "
-          "each section of 1000 frames) was drawn and its share of the frames.\n")  # fmt: skip
-    print("| sampling | recordings in memory | recordings, one epoch | five epochs | "
-          "sections, one epoch | five epochs | recordings in a batch of 128 |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|")
-    whole = Bank.outline(records)
-    ways: list[tuple[str, Bank]] = [("uniform", whole)]
-    ways += [(f"moving, {share:.0%} of the data", moving(records, int(share * size)))
-             for share in (0.4, 0.2, 0.1, 0.05)]  # fmt: skip
-    for name, bank in ways:
-        recordings, sections, seen, there = distances(bank, whole)
-        far = " | ".join(f"{value:.3f}" for value in (*recordings, *sections))
-        print(f"| {name} | {there:.0f} | {far} | {seen:.1f} |")
-
-
-def distances(
-    bank: Bank, whole: Bank
-) -> tuple[tuple[float, float], tuple[float, float], float, float]:
-    numbers = {record_id: n for n, record_id in enumerate(whole.ids)}
-    first_section = np.cumsum(whole.lengths // SECTION) - whole.lengths // SECTION
-    steps = -(-whole.frames // BATCH)
-    rng, counts = np.random.default_rng(1), np.zeros(whole.frames // SECTION)
-    after, seen, there = [], [], []
-    known: dict[int, np.ndarray] = {}
-    for epoch in range(5):
-        for step in range(steps):
-            here = bank.at(epoch, step, steps)
-            if id(here) not in known:
-                known = {id(here): np.array([numbers[record_id] for record_id in here.ids])}
-            record, frame = here.draw(rng.random(BATCH))
-            drawn = known[id(here)][record]
-            np.add.at(counts, first_section[drawn] + frame // SECTION, 1)
-            seen.append(len(np.unique(drawn)))
-            there.append(len(here))
-        after.append(counts / counts.sum())
-    sections = [float(np.abs(share - 1 / len(share)).sum() / 2) for share in after]
-    of_recordings = [np.add.reduceat(share, first_section) for share in after]
-    even = whole.lengths / whole.frames
-    recordings = [float(np.abs(share - even).sum() / 2) for share in of_recordings]
-    return (
-        (recordings[0], recordings[-1]), (sections[0], sections[-1]),
-        statistics.mean(seen), statistics.mean(there),
-    )  # fmt: skip
-
-
-# Learning ---------------------------------------------------------------------------------------
-
-
-def learning(place: Path) -> None:
-    """Accuracy on held-out recordings of SampleData, sampled uniformly and by the moving bank."""
-    from lisbet.training.logging.history import read_history
-
-    os.chdir(place)
-    run = [sys.executable, "-m", "lisbet"]
-    quiet = {"check": True, "capture_output": True}
-    subprocess.run([*run, "fetch_dataset", "SampleData"], **quiet)  # type: ignore[call-overload]
-    subprocess.run([*run, "convert_dataset", "datasets/SampleData", "data.zarr"], **quiet)  # type: ignore[call-overload]
-    line = [*run, "train_model", "--data_format=zarr", "--epochs=5", "--window_size=60",
-            "--num_layers=2", "--learning_rate=1e-3", "--warmup_epochs=1", "--train_sample=0.2",
-            "--dev_ratio=0.2", "--dev_sample=0.2", "--save_history"]  # fmt: skip
-    print("SampleData, settings of the demo, held-out loss (and accuracies), 3 seeds\n")
-    print("| sampling | seed | epoch 1 | epoch 3 | epoch 5 | cons | order | shift | warp |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for seed in (1, 2, 3):
-        for name, memory in (("uniform", "all"), ("moving", "7.5MB")):
-            run_id = f"{name}{seed}"
-            subprocess.run([*line, f"--seed={seed}", f"--bank_memory={memory}",
-                            f"--run_id={run_id}", "data.zarr"], **quiet)  # type: ignore[call-overload]  # fmt: skip
-            rows = read_history(Path("models", run_id, "training_history.csv"))
-            losses = " | ".join(f"{rows[n]['dev_loss']:.3f}" for n in (0, 2, 4))
-            scores = " | ".join(f"{rows[-1][f'{task}_dev_accuracy']:.3f}"
-                                for task in ("cons", "order", "shift", "warp"))  # fmt: skip
-            print(f"| {name} | {seed} | {losses} | {scores} |", flush=True)
 
 
 SECTIONS: dict[str, Callable] = {
