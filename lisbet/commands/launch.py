@@ -73,6 +73,11 @@ class Launch:
             If there is none, or it is none of Accelerate's.
         """
         path = configurations().get(name, Path(name))
+        if not path.is_file() and ("/" in name or path.suffix in (".yaml", ".yml")):
+            raise ConfigError(
+                f"--launch={name}: this file does not exist; give the path of a launch file, or "
+                f"one of the names {', '.join(configurations())}"
+            )
         if not path.is_file():
             raise ConfigError(
                 f"{unknown('launch configuration', name, configurations())}, or the path of a file"

@@ -59,6 +59,10 @@ def _require_targets(paths: list[Path], *, overwrite: bool) -> None:
         require_writable(path.parent)
 
 
+RUN_CONFIG = "run_config.yml"
+"""As `model_dir` names it, which needs torch."""
+
+
 def rows_of(folder: Path) -> list[dict[str, float]]:
     """Return the rows of a run's epochs: of its history, or else of its events.
 
@@ -80,6 +84,10 @@ def rows_of(folder: Path) -> list[dict[str, float]]:
         if rows:
             return rows
         raise ModelError(f"{folder / EVENTS} holds no finished epoch yet")
+    if not (folder / HISTORY).is_file():
+        runs = sorted(path.parent.name for path in folder.glob(f"*/{RUN_CONFIG}"))
+        hint = f"runs in it: {', '.join(runs)}" if runs else "expected a folder models/RUN"
+        raise ModelError(f"{folder} is not a run with {HISTORY} or {EVENTS}; {hint}")
     return read_history(folder / HISTORY)
 
 
@@ -178,21 +186,36 @@ def _layout(values: np.ndarray, seed: int) -> np.ndarray:
     return plane
 
 
+def _some(ids: list[str]) -> str:
+    """Name the first few of many recordings."""
+    return ", ".join([*ids[:3], *["…"] * (len(ids) > 3)])
+
+
 def _behaviors(
     options: PlotEmbeddingsOptions, embeddings: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Name the behaviour of each frame of each recording."""
-    from lisbet.data.load import load_records  # needs what reads tracking files
+    from lisbet.data.files.sources import find_sources  # needs what reads tracking files
+    from lisbet.data.load import load_records
+    from lisbet.data.readers import dataset_reader
 
     assert options.labels is not None
     dataset = Dataset(
         path=options.labels, format=options.data_format, annotations=options.annot_format
     )
-    words = tuple(embeddings)  # ids are among their own words, so others may be unreadable
+    ids = tuple(embeddings)
+    if dataset_reader(dataset) is None:
+        sources = sorted(source.id for source in find_sources(dataset))
+        if strangers := sorted(set(ids).difference(sources)):
+            raise DataError(
+                f"the embeddings are of {_some(strangers)}, but the recordings in "
+                f"{options.labels} are {_some(sources)}; give the folder of the same recordings "
+                "with --labels"
+            )
     records = load_records(
         dataset,
         DataOptions(
-            data_filter=words,
+            data_filter=ids,  # others may be unreadable
             fps=options.fps,
             subject=options.subject,
             event_slack=options.event_slack,

@@ -70,13 +70,23 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     --------
     >>> unknown("task", "ordr", ["cons", "order"])
     "no task 'ordr': did you mean 'order'? Known: cons, order"
+    >>> unknown("data format", "deeplabcut", ["dlc", "sleap"])
+    "no data format 'deeplabcut': did you mean 'dlc'? Known: dlc, sleap"
     """
     names = sorted(known)
     lower = {name.lower(): name for name in names}
     word = shortened(word, 80)
-    near = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6) or [
+        name for name in lower if _abbreviates(name, word.lower())
+    ]
     hint = f"did you mean {lower[near[0]]!r}? " if near else ""
     return f"no {kind} {word!r}: {hint}Known: {', '.join(names)}"
+
+
+def _abbreviates(name: str, word: str) -> bool:
+    """Whether a name of at least three letters is made of letters of a word, in their order."""
+    letters = iter(word)
+    return len(name) >= 3 and name[0] == word[:1] and all(letter in letters for letter in name)
 
 
 def first_message(error: "ValidationError") -> str:

@@ -144,16 +144,28 @@ def scaled(record: Record, size: tuple[float, ...]) -> Record:
         if low < 0 or high > 1:
             side = size[axis]
             outside = np.count_nonzero((values < 0) | (values > 1))
-            way_out = "leave it out" if record.image_size_px is None else "use --data_scale=minmax"
-            larger = "" if low < 0 else "pass a larger --data_scale, or "
             raise DataError(
                 f"{name} runs from {low * side:.5g} to {high * side:.5g}, but the size of the "
-                f"video is said to be {side:g} ({outside} of {values.size} values lie outside); "
-                f"{larger}{way_out} to scale by the recording's own minimum and maximum, or pass "
-                "--outside=missing"
+                f"video is said to be {side:g}: {outside} of {values.size} values are outside. "
+                f"{_advice(outside / values.size, low < 0, record)}"
             )
     check_spread(record, size, *limits)
     return _finished(record, position, f"divided by {Scale(size=size)}")
+
+
+MANY_OUTSIDE = 0.01
+"""Larger fractions of the values outside the video are probably not tracking errors."""
+
+
+def _advice(share: float, negative: bool, record: Record) -> str:
+    """Say what to do about a fraction of the values that is outside the video."""
+    errors = "to treat these points as missing, pass --outside=missing"
+    own = "leave it out" if record.image_size_px is None else "use --data_scale=minmax"
+    larger = "" if negative else "give a larger --data_scale, or "
+    other = f"{larger}{own} to scale by the recording's own minimum and maximum"
+    if share <= MANY_OUTSIDE:
+        return f"These are probably tracking errors: {errors}. If the size is wrong, {other}"
+    return f"The size is probably wrong: {other}; or {errors}"
 
 
 def scaled_by_range(record: Record) -> Record:
