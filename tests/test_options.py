@@ -4,9 +4,12 @@ from typing import get_args
 
 import pytest
 
-from lisbet.cli.commands import COMMANDS
+from lisbet.cli import parse
+from lisbet.cli.commands import COMMANDS, Command
+from lisbet.cli.help import page as help_page
+from lisbet.core.errors import ConfigError
 from lisbet.options import ConvertOptions, TrainOptions, affecting, extra_of
-from lisbet.options._base import Effect
+from lisbet.options._base import Effect, option
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -17,8 +20,6 @@ def test_every_option_says_what_it_affects(command):
 
 
 def test_an_option_must_say_what_it_affects():
-    from lisbet.options._base import option
-
     with pytest.raises(TypeError, match="affects"):
         option(1, "a number")
 
@@ -46,3 +47,26 @@ def test_what_the_options_of_training_affect():
     }  # fmt: skip
     assert {*affecting(TrainOptions, "data")} == data
     assert {*affecting(ConvertOptions, "data")} == data | {"annot_format", "storage"}
+
+
+def test_an_option_is_declared_in_one_place(monkeypatch):
+    """A field of the class alone: help, parser, what is recorded and what is compared follow."""
+
+    class MoreOptions(TrainOptions):
+        """Train."""
+
+        sparkle: int = option(3, "number of sparks", affects="model", group="training", unit="Hz")
+        glitter: bool = option(False, "shine", affects="nothing", group="output")
+
+    command = Command("train_model", MoreOptions, "training.train:train_model")
+    monkeypatch.setitem(COMMANDS, "train_model", command)
+    page = help_page(command)
+    assert "--sparkle             number of sparks (Hz; default: 3)" in page
+    job = parse(["train_model", "--sparkle=5", "--glitter", "data"])
+    assert (job.options.sparkle, job.options.glitter) == (5, True)
+    with pytest.raises(ConfigError, match="--sparkle=x: expected a whole number"):
+        parse(["train_model", "--sparkle=x", "data"])
+    assert "sparkle" in affecting(MoreOptions, "model")
+    recorded = job.options.model_dump(exclude={*affecting(MoreOptions, "nothing")})
+    assert recorded["sparkle"] == 5
+    assert "glitter" not in recorded

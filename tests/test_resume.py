@@ -13,8 +13,10 @@ from conftest import betman, hurt, write_dataset
 from resumable import STOPPED, fingerprint, last_step, short
 
 from lisbet.cli import main
+from lisbet.core.errors import ModelError
 from lisbet.core.storage.write_log import LOG
 from lisbet.models import model_dir
+from lisbet.training.checkpoint import manifest
 from lisbet.training.checkpoint.directory import CheckpointDirectory
 from lisbet.training.datasets.sampler import Sampler
 
@@ -262,3 +264,23 @@ def test_training_can_go_on_without(here, monkeypatch, capsys):
     expected = torch.load(here / model_dir.WEIGHTS_LAST, weights_only=True)
     found = torch.load(here.parent / "on" / model_dir.WEIGHTS_LAST, weights_only=True)
     assert all(torch.equal(value, found[key]) for key, value in expected.items())
+
+
+# Formats ----------------------------------------------------------------------------------------
+
+
+def test_a_manifest_of_an_earlier_format_is_migrated(here, monkeypatch):
+    """A later version, which writes strategies in capitals, reads checkpoints of this one."""
+    folder = CheckpointDirectory(here).published()[0]
+    before = manifest.Manifest.read(folder)
+
+    def renamed(content: dict) -> dict:
+        return content | {"format": 2, "strategy": content["strategy"].upper()}
+
+    monkeypatch.setattr(manifest, "FORMAT", 2)
+    with pytest.raises(ModelError, match="has format 1, and this version of betman reads formats"):
+        manifest.Manifest.read(folder)
+    monkeypatch.setitem(manifest.MIGRATIONS, 1, renamed)
+    after = manifest.Manifest.read(folder)
+    assert (after.format, after.strategy) == (2, before.strategy.upper())
+    assert after.files == before.files

@@ -290,7 +290,7 @@ def test_progress_that_is_none(copy, capsys):
         (checkpoint / "progress.json").write_text(text)
         seal(checkpoint)
         said = refused(capsys, *LINE, "--run_id=whole", "--resume", "data")
-        assert "progress.json does not say how far a run was" in said
+        assert "progress.json does not contain the state of a run" in said
 
 
 # Weights ------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def _main(words: list[str]) -> None:
 
 
 def _parsed(words: list[str]) -> Job | None:
-    """Parse; what is wrong is wrong on all processes, and the first one says it."""
+    """Parse; an error is the same on all processes, and the first one prints it."""
     try:
         return parse(words)
     except LisbetError as error:
@@ -152,7 +152,7 @@ def _component(command: Command, words: list[str]) -> Any:
 
 
 class _Stderr(logging.Handler):
-    """Writes to what is sys.stderr at the time: above a progress bar, where there is one."""
+    """Writes to the current sys.stderr: above a progress bar, if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(redacted(self.format(record)), file=sys.stderr, flush=True)

@@ -127,7 +127,7 @@ class Command:
 
 
 def _expected(problem: ErrorDetails) -> str | None:
-    """Say what an option takes whose value was refused; None if the problem says it itself."""
+    """Describe the values that an option takes; None if the problem describes them itself."""
     found: str | None = EXPECTED.get(problem["type"])
     return None if found is None else found.format(**problem.get("ctx", {}))
 

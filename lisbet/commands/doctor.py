@@ -116,7 +116,7 @@ def versions() -> Finding:
 
 
 def devices() -> Finding:
-    """Name the GPUs, or say that there are none."""
+    """Name the GPUs, or report that there are none."""
     count = torch.cuda.device_count()
     if torch.cuda.is_available():
         names = [
@@ -166,7 +166,7 @@ def shared_memory() -> Finding:
 
 
 def space(place: Path) -> Finding:
-    """Tell how much space there is for models."""
+    """Report the free space for models."""
     free = shutil.disk_usage(_there(place)).free / 1e9
     text = f"{free:.1f} GB free in {place.absolute()}"
     if free < LEAST_SPACE_GB:

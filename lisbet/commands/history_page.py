@@ -79,7 +79,7 @@ def _colour(number: int) -> str:
 
 
 def _table(runs: list[RunHistory], drawn: dict[str, dict[str, str]]) -> str:
-    """Lay the last epoch of each run out: what was held out where there is such, else training."""
+    """Format the last epoch of each run: held-out scores if there are any, else training scores."""
     shown = [title for title, parts in drawn.items() if len(parts) == 2]
     head = "".join(f"<th>{html.escape(title)}</th>" for title in shown)
     lines = []

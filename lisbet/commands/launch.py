@@ -149,7 +149,7 @@ def configurations() -> dict[str, Path]:
 
 
 def launch_configs(options: LaunchConfigsOptions) -> None:
-    """Print what there is: each file's first lines say what it does and when to use it."""
+    """List the launch files, with the description in the first lines of each."""
     del options
     paths = configurations()
     wide = max(map(len, paths)) + 2

@@ -18,7 +18,8 @@ from lisbet.options import RunsOptions
 from lisbet.training.logging.status import FINISHED, RUNNING, read_status
 
 SILENT_S, SILENT_BEATS = 600.0, 5.0
-"""A run on another machine that says nothing for this long, and so many times its usual pause."""
+"""A run on another machine without an update for so many seconds, and so many times its usual
+pause, counts as killed."""
 COLOURS = {
     "running": "green", "finished": "blue", "stopped": "yellow", "killed": "red",
     "failed": "red", "silent": "magenta", "unknown": "dim",
@@ -80,7 +81,7 @@ def describe(folder: Path) -> JsonDict:
 
 
 def state_of(status: JsonDict) -> str:
-    """Return the state of a run: what it last said, unless it can no longer be so.
+    """Return the state of a run: the one of its last update, unless its process is gone.
 
     A run that was killed says it still runs. On its own machine its process tells; on another,
     only its silence does.

@@ -55,7 +55,7 @@ def confusion_figure(counts: np.ndarray, rows: list[str], columns: list[str], ti
 
 
 def require_picture(path: Path, known: tuple[str, ...] = PICTURES) -> None:
-    """Refuse a name that says no known kind of picture.
+    """Refuse a file name without the ending of a picture format.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def require_picture(path: Path, known: tuple[str, ...] = PICTURES) -> None:
 
 
 def save(figure: Figure, path: Path, *, root: Path | None = None, overwrite: bool = False) -> None:
-    """Write a picture, in the format that its name says; see `files.write_file` for the rest."""
+    """Write a picture, in the format of its ending; see `files.write_file` for the rest."""
     require_picture(path)
     with write_file(path, root=root, overwrite=overwrite) as temporary:
         figure.savefig(temporary, dpi=DPI, format=path.suffix[1:].lower())

@@ -64,7 +64,7 @@ def shortened(text: str, longest: int = 500) -> str:
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
-    """Say that `word` is no known `kind`, which is nearest, and what there is.
+    """Build the message for an unknown `kind`: the nearest known one, and all of them.
 
     Examples
     --------

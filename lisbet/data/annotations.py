@@ -1,4 +1,4 @@
-"""Find the annotation file of a recording, and say how annotations were read."""
+"""Find the annotation file of a recording, and report how it was read."""
 
 import logging
 import re

@@ -33,7 +33,7 @@ UNSURE = 0.6
 
 
 def dataset_info(options: DatasetInfoOptions) -> None:
-    """Print what is in a dataset, as its files say it: coordinates before they are scaled."""
+    """Print what is in the files of a dataset: coordinates before they are scaled."""
     dataset, sources = options.dataset, list[Source]()
     if dataset_reader(dataset) is None:
         sources = find_sources(dataset, options.filters, FileChoice.of(options))

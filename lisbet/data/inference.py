@@ -136,7 +136,7 @@ def shares(lengths: np.ndarray, processes: int) -> list[list[int]]:
 
 
 def _read(sources: list[Source], dataset: Dataset, options: DataOptions) -> Iterator[Record | str]:
-    """Read recordings; of those that would take too much memory, the tracks are read again."""
+    """Read recordings; tracks that take too much memory are dropped, and read when used."""
     left = inference_limit()
     before = [_seen(source) for source in sources]
     unlabelled = dataset.model_copy(update={"annotations": None})

@@ -114,7 +114,7 @@ def agree(records: list[Record], datasets: tuple[Dataset, ...]) -> list[Record]:
 
 
 def _agreed(records: list[Record]) -> tuple[list[Record], dict[str, str]]:
-    """Put all recordings in the usual order; say which differ from most, and how."""
+    """Put all recordings in the usual order; return which differ from most, and how."""
     if not records:
         return records, {}
     usual = usual_features([record.features for record in records])

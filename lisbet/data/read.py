@@ -106,7 +106,7 @@ def _read_all(
 def read_one(
     source: Source, dataset: Dataset, options: DataOptions, prepared: bool = True
 ) -> Record | str:
-    """Read and prepare one recording, or say why that cannot be done."""
+    """Read and prepare one recording, or return why that is not possible."""
     if source.problem is not None:
         return source.problem
     try:

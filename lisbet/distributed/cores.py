@@ -13,7 +13,7 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
 def let_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let threads that wait for others sleep soon, unless the user has said how they wait.
+    """Let threads that wait for others sleep soon, unless the user has chosen how they wait.
 
     GNU OpenMP, which PyTorch computes with, lets them spin for milliseconds by default. Alone on a
     machine that gains a little; with other processes it takes the cores that they, and the

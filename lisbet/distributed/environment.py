@@ -1,4 +1,4 @@
-"""Which of the processes this one is, as its launcher says. Needs no torch."""
+"""Rank and process count, from the variables of the launcher. Needs no torch."""
 
 import importlib.util
 import os

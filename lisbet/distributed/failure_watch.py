@@ -57,7 +57,7 @@ def distributed_session(
     except ConfigError as error:
         if int(os.environ.get("LOCAL_RANK", 0)):
             time.sleep(GRACE_S)
-            raise ReportedError(error.exit_code) from error  # the first of each machine says it
+            raise ReportedError(error.exit_code) from error  # the first of each machine prints it
         raise
     if accelerator.num_processes == 1:
         yield accelerator

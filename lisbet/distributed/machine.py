@@ -43,7 +43,7 @@ class Machine:
         self.leads = dist.get_rank() == self._leader
 
     def broadcast(self, value: object = None) -> Any:
-        """Return what the leading process says. All of the machine must call it."""
+        """Return the value of the leading process. All processes of the machine must call it."""
         if self.count == 1:
             return value
         box = [value]

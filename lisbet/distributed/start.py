@@ -183,7 +183,7 @@ def _stand_alone() -> None:
 
 
 def _meet(backend: str) -> None:
-    """Form the process group; within a stated time, or say what to look at."""
+    """Form the process group within a time limit; the error names what to check."""
     limit = environment.patience_s()
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     if backend != "gloo":

@@ -34,7 +34,7 @@ class FrameHeadConfig(Config):
 
 
 class EmbeddingHeadConfig(Config):
-    """A head that hands on the embedding of one frame."""
+    """A head that returns the embedding of one frame."""
 
     output_token_idx: int = Field(le=-1, ge=-LARGEST_SIZE)
 

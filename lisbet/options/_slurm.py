@@ -14,7 +14,7 @@ from lisbet.options._train import TrainingOptions
 
 
 def _written(pattern: str, how: str) -> AfterValidator:
-    """Refuse text that is not written so, and say how it is."""
+    """Refuse text that does not match a pattern; the message describes the pattern."""
 
     def check(text: str) -> str:
         if not (re.fullmatch(pattern, text, re.ASCII) and text.isprintable()):
@@ -118,7 +118,7 @@ class SlurmScriptOptions(TrainingOptions):
         if self.bind and not self.container:
             raise ConfigError("--bind needs --container")
         if self.seeds and "seed" in self.model_fields_set:
-            raise ConfigError("--seeds and --seed both say the seed; pass one of them")
+            raise ConfigError("--seeds and --seed both give the seed; pass one of them")
         if not all(0 <= seed < 2**31 for seed in self.seeds):
             raise ConfigError(f"--seeds={','.join(map(str, self.seeds))}: SLURM counts from 0")
         for name in ("overwrite", "dry_run", "debug_step"):

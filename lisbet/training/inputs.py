@@ -34,7 +34,7 @@ from lisbet.training.datasets.sampler import Sampler
 from lisbet.training.strategies import Strategy
 
 MOST_LISTED = 1000
-"""Of more recordings, run_config.yml does not say one by one what was done to them."""
+"""With more recordings, run_config.yml counts preparation steps instead of listing them."""
 
 
 @dataclass(frozen=True)

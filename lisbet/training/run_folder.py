@@ -49,7 +49,7 @@ WRITTEN = (f"{model_dir.WEIGHTS}/*.pt", f"{CHECKPOINTS}/step_*", HISTORY, EVENTS
            "README.md")  # fmt: skip
 """Names that training writes into its folder."""
 MAY_BE_OTHERS = "README.md"
-"""A card of somebody else is kept, and none is written."""
+"""If it was not written by betman, it is kept, and no model card is written."""
 
 
 def folder_of(options: TrainOptions, run_id: str) -> Path:

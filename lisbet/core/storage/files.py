@@ -279,7 +279,7 @@ def require_writable(folder: Path) -> None:
 
 @contextmanager
 def naming_file(path: Path) -> Iterator[None]:
-    """Let an error of the system name the file: a full disk does not say for which one it is."""
+    """Let an error of the system name the file: the error of a full disk does not name it."""
     try:
         yield
     except OSError as error:

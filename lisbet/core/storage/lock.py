@@ -211,7 +211,7 @@ def has_ended(holder: JsonDict) -> bool | None:
 
 
 def read_holder(path: Path) -> JsonDict | None:
-    """Return what a lock says of its holder; None if there is none, or it is no lock of ours."""
+    """Return the holder of a lock; None if there is no lock, or it is not one of betman."""
     try:
         holder = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):

@@ -27,7 +27,7 @@ OLD, NEW = ".replaced", ".partial"
 
 @dataclass
 class _Known:
-    """What the lines of a log say."""
+    """The contents of a log."""
 
     kind: str | None = None
     complete: bool = False
@@ -86,7 +86,7 @@ class WriteLog:
 
     @property
     def known(self) -> _Known:
-        """What the log says by now; nothing where there is none that can be read."""
+        """The current contents of the log; empty if there is none or it cannot be read."""
         try:
             status = self.path.lstat()
             if not stat.S_ISREG(status.st_mode):

@@ -65,7 +65,7 @@ class FileChoice:
 
     @classmethod
     def of(cls, options: DataOptions) -> "FileChoice":
-        """Return what the options of a command say."""
+        """Return the choice that the options of a command make."""
         return cls(options.tracking_pattern, options.flat, options.file_per_individual)
 
     def allows(self, name: str) -> bool:
@@ -163,7 +163,7 @@ def without_copies(files: Sequence[Path]) -> list[Path]:
 
 
 def are_individuals(files: Sequence[Path]) -> bool:
-    """Whether the names of files say that each holds one individual of one video.
+    """Whether the names of files mean that each holds one individual of one video.
 
     They do if the names have "tracking" in them and differ in one word, which is no date, number
     or version, and has no digits: those may be different videos.

@@ -1,5 +1,6 @@
 """Read what was downloaded without trusting it."""
 
+import itertools
 import pickle
 import stat
 import zipfile
@@ -103,32 +104,14 @@ def _expect(event: tuple[str, Any], kind: str, where: str, what: str) -> None:
 
 def _value(events: Iterator[tuple[str, Any]], first: tuple[str, Any]) -> Any:
     """Build the value that begins with an event."""
-    if first[0] not in ("start_map", "start_array"):
-        return first[1]
-    root: Any = {} if first[0] == "start_map" else []
-    stack: list[Any] = [root]
-    keys: list[str] = [""]
-    for event, value in events:
-        if event == "map_key":
-            keys[-1] = value
-            continue
-        if event in ("end_map", "end_array"):
-            stack.pop()
-            keys.pop()
-            if not stack:
-                break
-            continue
-        opened = event in ("start_map", "start_array")
-        made: Any = ({} if event == "start_map" else []) if opened else value
-        top = stack[-1]
-        if isinstance(top, list):
-            top.append(made)
-        else:
-            top[keys[-1]] = made
-        if opened:
-            stack.append(made)
-            keys.append("")
-    return root
+    builder, depth = ijson.ObjectBuilder(), 0
+    for event, value in itertools.chain([first], events):
+        builder.event(event, value)
+        depth += event in ("start_map", "start_array")
+        depth -= event in ("end_map", "end_array")
+        if not depth:
+            break
+    return builder.value
 
 
 class _Unpickler(pickle.Unpickler):

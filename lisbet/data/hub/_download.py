@@ -89,7 +89,7 @@ def bring(file: RemoteFile, folder: Path, source: str | None) -> Path:
 
 
 def remove_download(file: RemoteFile, folder: Path) -> None:
-    """Remove a file that `bring` downloaded; one that was put there by somebody else stays."""
+    """Remove a file that `bring` downloaded; a file of the user is kept."""
     remove_file(folder / file.name, folder)
 
 

@@ -1,4 +1,4 @@
-"""``betman convert_dataset``: what there is already, and what may be added to it."""
+"""``betman convert_dataset``: which recordings the target has, and which may be added."""
 
 from lisbet.core.address import is_address, place_of
 from lisbet.core.errors import DataError, OutputError

@@ -42,7 +42,7 @@ from lisbet.data.zarr.types import ZarrGroup
 log = logging.getLogger(__name__)
 
 KIND = "store"
-"""What the log of written files in a store's folder says that it is."""
+"""Kind of the folder in its log of written files."""
 
 
 class Destination(ABC):

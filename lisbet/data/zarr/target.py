@@ -66,7 +66,7 @@ def require_local_target(target: Path, data_path: Path, sources: list[Source]) -
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells whether two paths lead to the same folder; None if there is none."""
+    """Return the identity of a folder, equal for all paths that lead to it, or None."""
     try:
         status = path.stat()
     except OSError:

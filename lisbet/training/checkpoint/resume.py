@@ -16,7 +16,7 @@ from lisbet.options import TrainOptions, VerifyOptions, affecting
 from lisbet.training import run_folder
 from lisbet.training.checkpoint.consolidate import read_weights_of
 from lisbet.training.checkpoint.directory import CheckpointDirectory
-from lisbet.training.checkpoint.manifest import MANIFEST, Manifest
+from lisbet.training.checkpoint.manifest import Manifest
 from lisbet.training.checkpoint.writer import read_state
 from lisbet.training.datasets.batching import Batching
 
@@ -161,7 +161,7 @@ def verify_checkpoint(options: VerifyOptions) -> None:
             print(f"{folder.name}: {error}")
         damaged.append(folder.name)
     if chosen is None:
-        raise ModelError(f"none of the checkpoints of {run} can be used ({MANIFEST} says why)")
+        raise ModelError(f"none of the checkpoints of {run} can be used (see the messages above)")
     print(f"--resume would use {chosen.name}")
     if damaged:
         raise ModelError(f"damaged: {', '.join(damaged)}; the others are as they were written")

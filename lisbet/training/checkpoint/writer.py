@@ -140,7 +140,7 @@ class Checkpoints:
         return (step, epoch) in (self._tried, self.saved)
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is published; raise what kept it from being so."""
+        """Wait until the last checkpoint is published; raise the error if that failed."""
         if self._writing is not None:
             writing, self._writing = self._writing, None
             self._guard(writing.result)
@@ -152,7 +152,7 @@ class Checkpoints:
         return saved
 
     def poll(self) -> None:
-        """Raise what kept the last checkpoint from being published, if it is known by now."""
+        """Raise the error of the last checkpoint, if writing it has failed by now."""
         if self._writing is not None and self._writing.done():
             self.wait()
 
@@ -260,7 +260,7 @@ def read_state(folder: Path) -> tuple[TrainingState, list[dict[str, Tensor]]]:
     try:
         state = TrainingState(**json.loads(path.read_text("utf-8")))
     except (ValueError, TypeError, RecursionError) as error:  # also those of JSON and of pydantic
-        raise ModelError(f"{path} does not say how far a run was: {error}") from error
+        raise ModelError(f"{path} does not contain the state of a run: {error}") from error
     return state, list(restricted.load_file(folder / METRICS))
 
 

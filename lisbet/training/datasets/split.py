@@ -128,7 +128,7 @@ def _named(patterns: tuple[str, ...], ids: list[str]) -> set[str]:
 def _split_dataset(
     ids: tuple[str, ...], dataset: Dataset, options: TrainOptions
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Hold out recordings of one dataset; of several, one with a single recording is kept whole."""
+    """Hold out recordings of one dataset; a single recording of one of several is trained on."""
     if len(ids) == 1 and len(options.datasets) > 1 and options.dev_ratio is not None:
         log.warning("%s has a single recording, which is trained on", dataset.path)
         return ids, ()

@@ -59,7 +59,7 @@ class ProgressReporter:
         )
 
     def print(self, line: str) -> None:
-        """Print a line; where there is no terminal, with time and rank as a log has them."""
+        """Print a line; without a terminal, with time and rank like a log."""
         if self.console.is_terminal:
             self.console.print(line)  # wrapped between words
             return

@@ -1,4 +1,4 @@
-"""status.json: what state a run is in, as far as it could still say so."""
+"""status.json: the state of a run, as of its last update."""
 
 import json
 import os
@@ -80,7 +80,7 @@ class Status:
 
 
 def read_status(folder: Path) -> JsonDict:
-    """Return the status of a run; empty if there is none that can be read."""
+    """Return the status of a run; empty if there is none or it cannot be read."""
     try:
         status = json.loads((folder / STATUS).read_text("utf-8"))
     except (OSError, ValueError):
