@@ -165,7 +165,7 @@ def test_frame_rates_that_differ_or_are_unknown(tmp_path):
         read(file)
     assert frames_of(read(file, fps=25.0), "sniff") == span(25, 49)
     for rate in ("NA", "", "nan"):
-        with pytest.raises(DataError, match="neither it nor the recording tells the frame rate"):
+        with pytest.raises(DataError, match="neither this file nor the recording states it"):
             read(write(tmp_path, state(1, 2, FPS=rate)))
     for rate in ("0", "fast"):
         with pytest.raises(DataError, match=r"expected a positive number .*or pass --fps"):

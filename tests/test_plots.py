@@ -131,7 +131,8 @@ def test_embeddings_by_behaviour_and_by_recording(embeddings, tmp_path):
 
 
 def test_what_is_missing_is_said(run, embeddings, tmp_path, capsys):
-    assert "--save_history" in fails("plot_history", tmp_path, capsys=capsys)
+    assert "expected a folder models/RUN" in fails("plot_history", tmp_path, capsys=capsys)
+    assert f"runs in it: {run.name}" in fails("plot_history", run.parent, capsys=capsys)
     assert "ending in .png" in fails("plot_history", run, "--output_path=x.gif", capsys=capsys)
     assert "compute_embeddings" in fails("plot_embeddings", run, capsys=capsys)
     (run / "training_history.csv").write_text("epoch,loss\n1,many\n")
@@ -140,3 +141,7 @@ def test_what_is_missing_is_said(run, embeddings, tmp_path, capsys):
     wrong.unlink()
     said = fails("plot_embeddings", embeddings, f"--labels={tmp_path}/data", capsys=capsys)
     assert "simulated00: expected one annotation file" in said
+    (tmp_path / "data" / "simulated00").rename(tmp_path / "data" / "other")
+    said = fails("plot_embeddings", embeddings, f"--labels={tmp_path}/data", capsys=capsys)
+    assert "the embeddings are of simulated00, but the recordings in" in said
+    assert "are other" in said

@@ -228,7 +228,7 @@ def test_two_files_in_one_folder(tmp_path):
 
 def test_out_of_range(tmp_path):
     write_recording(tmp_path / "a", walk(9, names(), 0), names())
-    with pytest.raises(DataError, match=r"a: x runs from .* to .* said to be 50 .* pass a larger"):
+    with pytest.raises(DataError, match=r"a: x runs from .* to .* said to be 50: .* give a larger"):
         load(tmp_path, data_scale="50x100")
 
 

@@ -59,10 +59,6 @@ def _require_targets(paths: list[Path], *, overwrite: bool) -> None:
         require_writable(path.parent)
 
 
-RUN_CONFIG = "run_config.yml"
-"""As `model_dir` names it, which needs torch."""
-
-
 def rows_of(folder: Path) -> list[dict[str, float]]:
     """Return the rows of a run's epochs: of its history, or else of its events.
 
@@ -85,7 +81,9 @@ def rows_of(folder: Path) -> list[dict[str, float]]:
             return rows
         raise ModelError(f"{folder / EVENTS} holds no finished epoch yet")
     if not (folder / HISTORY).is_file():
-        runs = sorted(path.parent.name for path in folder.glob(f"*/{RUN_CONFIG}"))
+        runs = sorted(
+            {path.parent.name for name in (HISTORY, EVENTS) for path in folder.glob(f"*/{name}")}
+        )
         hint = f"runs in it: {', '.join(runs)}" if runs else "expected a folder models/RUN"
         raise ModelError(f"{folder} is not a run with {HISTORY} or {EVENTS}; {hint}")
     return read_history(folder / HISTORY)
