@@ -131,7 +131,9 @@ def test_embeddings_by_behaviour_and_by_recording(embeddings, tmp_path):
 
 
 def test_what_is_missing_is_said(run, embeddings, tmp_path, capsys):
-    assert "expected a folder models/RUN" in fails("plot_history", tmp_path, capsys=capsys)
+    (tmp_path / "empty").mkdir()
+    said = fails("plot_history", tmp_path / "empty", capsys=capsys)
+    assert "expected a folder models/RUN" in said
     assert f"runs in it: {run.name}" in fails("plot_history", run.parent, capsys=capsys)
     assert "ending in .png" in fails("plot_history", run, "--output_path=x.gif", capsys=capsys)
     assert "compute_embeddings" in fails("plot_embeddings", run, capsys=capsys)
