@@ -73,6 +73,9 @@ def check_task(kind: type[Task], **settings: object) -> None:
     same = torch.equal(gather(bank, again, WINDOW), windows)
     assert same, "samples are not a function of `uniform`"
     assert np.array_equal(labels, same_labels), "labels are not a function of `uniform`"
+    changed = task.transform(windows.clone(), uniform.copy())
+    assert changed.shape == windows.shape, "transform changes the shape of the windows"
+    assert task.transforms or torch.equal(changed, windows), "transform needs transforms = True"
     one, _ = task.sample(uniform[5:6].copy(), bank, WINDOW)
     assert torch.equal(gather(bank, one, WINDOW)[0], windows[5]), "a sample depends on the others"
 

@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import betman, write_dataset
 
 from lisbet import contracts
@@ -18,10 +20,12 @@ from lisbet.augment import AUGMENTATIONS
 from lisbet.cli import main
 from lisbet.core.errors import ConfigError
 from lisbet.core.registry import Registry, installed
+from lisbet.data.bank import WindowIndex, gather
 from lisbet.data.labels import LABEL_READERS
 from lisbet.data.readers import READERS
 from lisbet.models.backbones import BACKBONES
-from lisbet.tasks import TASKS, Task
+from lisbet.tasks import TASKS, SelfSupervisedTask, Task
+from lisbet.training.datasets.sampler import Sampler
 from lisbet.training.loggers import LOGGERS
 
 EXAMPLE = Path(__file__).parents[1] / "docs" / "example_plugin"
@@ -130,6 +134,25 @@ def test_a_contract_notices_a_task_that_is_not_one():
 
     with pytest.raises(AssertionError, match="not a function of `uniform`"):
         contracts.check_task(Random)
+
+
+def test_the_task_of_the_page_on_extending():
+    """It is as the page shows it, and trained windows are played backwards where the label is 1."""
+    page = (EXAMPLE.parent / "extending.md").read_text("utf-8")
+    code = page[page.index("class Reverse(") :].partition("```")[0]
+    names = {"SelfSupervisedTask": SelfSupervisedTask, "ClassVar": ClassVar, "np": np,
+             "WindowIndex": WindowIndex, "torch": torch, "__name__": "page"}  # fmt: skip
+    exec(code, names)
+    contracts.check_task(names["Reverse"])
+    task, bank, window = names["Reverse"](), contracts.example_bank(), contracts.WINDOW
+    sampler = Sampler("train", {"reverse": task}, {"reverse": bank}, window, 1, 16, 1.0, 1.0, (),
+                      torch.device("cpu"))  # fmt: skip
+    windows, labels = sampler.batch(0, 0, slice(0, 16))["reverse"]
+    index, _ = sampler.draw("reverse", 0, 0, slice(0, 16))
+    forwards = gather(bank, index, window)
+    assert {*labels.tolist()} == {0.0, 1.0}
+    for own, plain, label in zip(windows, forwards, labels, strict=True):
+        assert torch.equal(own, plain.flip(0) if label else plain)
 
 
 # Plug-ins of an installed package ---------------------------------------------------------------

@@ -28,6 +28,8 @@ class Task(Config):
         Whether its labels are annotations; it is then given recordings that have some.
     min_recordings : int
         How many recordings it needs to make samples of.
+    transforms : bool
+        Whether it also changes windows in a way that a WindowIndex cannot express, see `transform`.
     slowest : float
         Smallest speed, relative to the recording, at which it plays a window.
     """
@@ -36,6 +38,7 @@ class Task(Config):
     score: ClassVar[str]
     supervised: ClassVar[bool] = False
     min_recordings: ClassVar[int] = 1
+    transforms: ClassVar[bool] = False
     slowest: ClassVar[float] = 1.0
 
     @property
@@ -85,6 +88,19 @@ class Task(Config):
         labels : ndarray
             (B,), float32 of 0 and 1 for window tasks.
         """
+
+    def transform(self, windows: Tensor, uniform: np.ndarray) -> Tensor:
+        """Change the windows of the samples, before augmentation; called if `transforms` is true.
+
+        Parameters
+        ----------
+        windows : Tensor
+            (B, W, individuals, keypoints, space), as `sample` has chosen them.
+        uniform : ndarray
+            (B, columns), the numbers that `sample` was given.
+        """
+        del uniform
+        return windows
 
     @abstractmethod
     def head(self, embedding_dim: int, hidden_dim: int | None, window: Window) -> AnyHeadConfig:

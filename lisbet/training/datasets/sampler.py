@@ -73,9 +73,9 @@ class Sampler:
 
     def draw(self, name: str, epoch: int, step: int, rows: slice) -> tuple[WindowIndex, np.ndarray]:
         """Choose the frames and labels of a task's samples."""
-        task = self.tasks[name]
-        uniform = self._uniform(name, "", epoch, step, rows, task.columns)
-        index, labels = task.sample(uniform, self.bank(name, epoch, step), self.window)
+        uniform = self._uniform(name, "", epoch, step, rows, self.tasks[name].columns)
+        bank = self.bank(name, epoch, step)
+        index, labels = self.tasks[name].sample(uniform, bank, self.window)
         if self.fps_scaling != 1:
             speed = np.ones(len(labels)) if index.speed is None else index.speed
             index = replace(index, speed=self.fps_scaling * speed)
@@ -94,6 +94,10 @@ class Sampler:
         bank = self.bank(name, epoch, step)
         index, labels = self.draw(name, epoch, step, rows)
         windows = gather(bank, index, self.window).to(self.device)
+        task = self.tasks[name]
+        if task.transforms:
+            uniform = self._uniform(name, "", epoch, step, rows, task.columns)
+            windows = task.transform(windows, uniform)
         for number, augmentation in enumerate(self.augmentations):
             columns = 1 + augmentation.columns(bank.features)
             what = f"/{number}/{augmentation.name}"
