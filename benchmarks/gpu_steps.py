@@ -75,7 +75,7 @@ def timed(trainer: Any, mode: str, sizes: Sizes) -> dict[str, Any]:
     facts |= {
         "step_ms": 1e3 * spent,
         "windows_per_s": windows / spent,
-        "passes": len(trainer.micro_batches),
+        "micro_batches": len(trainer.micro_batches),
     }
     if torch.cuda.is_available():
         facts["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9

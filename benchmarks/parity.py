@@ -23,9 +23,13 @@ TRAINING = ["--window_size=60", "--batch_size=32", "--epochs=1", "--warmup_epoch
             "--hash_samples"]  # fmt: skip
 WAYS = {
     "one process": [],
-    "one process, 2 passes": ["--micro_batch_size=16"],
+    "one process, 2 micro-batches": ["--micro_batch_size=16"],
     "DDP, 2 processes": ["--launch=ddp", "--num_processes=2"],
-    "DDP, 2 processes, 2 passes": ["--launch=ddp", "--num_processes=2", "--micro_batch_size=8"],
+    "DDP, 2 processes, 2 micro-batches": [
+        "--launch=ddp",
+        "--num_processes=2",
+        "--micro_batch_size=8",
+    ],
     "ZeRO-1, 2 processes": ["--launch=deepspeed_zero1", "--num_processes=2"],
     "ZeRO-2, 2 processes": ["--launch=deepspeed_zero2", "--num_processes=2"],
     "ZeRO-3, 2 processes": ["--launch=deepspeed_zero3", "--num_processes=2"],

@@ -102,3 +102,14 @@ def test_the_site_builds(tmp_path):
     assert "check_task" in page
     page = (tmp_path / "site" / "extending" / "index.html").read_text("utf-8")
     assert "Approach" in page  # the file is included
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_sections_lead_somewhere(page):
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text("utf-8")):
+        text = (page.parent / target if target else page).resolve().read_text("utf-8")
+        titles = re.findall(r"^#+ (.*)$", text, re.M)
+        slugs = [
+            re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles
+        ]
+        assert anchor in slugs, f"{target}#{anchor}"
