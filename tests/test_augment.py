@@ -184,6 +184,36 @@ def test_rotation_in_the_plane_equals_the_reference(mode):
         np.testing.assert_allclose(found[b], expected * there, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["truncate", "none"])
+@pytest.mark.parametrize("space", [2, 3])
+def test_translation_and_scaling_equal_the_reference(mode, space):
+    x = windows(space=space)
+    there = (x != 0).any(-1, keepdims=True)
+    found, table = applied(make("translation", mode=mode, max_shift=0.4), x)
+    for b in range(len(x)):
+        expected = x[b] + 0.4 * (2 * table[b, 1 : 1 + space] - 1)
+        expected = expected.clip(0, 1) if mode == "truncate" else expected
+        np.testing.assert_allclose(found[b], expected * there[b], atol=1e-6)
+    found, table = applied(make("scaling", mode=mode, max_factor=1.5), x)
+    factors = 1.5 ** (2 * table[:, 1] - 1)
+    assert factors.min() < 0.8 < 1.25 < factors.max()
+    for b, factor in enumerate(factors):
+        expected = 0.5 + factor * (x[b] - 0.5)
+        expected = expected.clip(0, 1) if mode == "truncate" else expected
+        np.testing.assert_allclose(found[b], expected * there[b], atol=1e-6)
+
+
+def test_reflection_exchanges_left_and_right():
+    x = windows()
+    found, _ = applied(make("reflection"), x)
+    there = (x != 0).any(-1)
+    np.testing.assert_allclose(found[..., 0][there], 1 - x[..., 0][there], atol=1e-6)
+    np.testing.assert_array_equal(found[..., 1][there], x[..., 1][there])
+    assert not found[~there].any()
+    twice, _ = applied(make("reflection"), found)
+    np.testing.assert_allclose(twice, x, atol=1e-6)
+
+
 def test_rotation_in_space_keeps_distances_and_its_axis():
     uniform = uniforms(0, "r", epoch=0, step=0, rows=50, columns=3)
     angle = np.pi * (2 * uniform[:, 0] - 1)
