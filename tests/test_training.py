@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import subprocess
 from pathlib import Path
@@ -13,13 +14,13 @@ import yaml
 from conftest import TINY, betman, names, walk, write_dataset, write_recording
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from lisbet.cli import main
+from lisbet.cli import main, parse
 from lisbet.core.errors import ConfigError, DataError
 from lisbet.models import model_dir
 from lisbet.training.datasets.batching import Batching
 from lisbet.training.datasets.sampler import split
 from lisbet.training.logging.status import read_status
-from lisbet.training.optim import EagerAdamW, rate_factor
+from lisbet.training.optim import EagerAdamW, Schedule
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 
@@ -195,15 +196,43 @@ def test_the_schedule_is_that_of_torch():
     steps, warmup = 7, 5
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    schedule = CosineAnnealingWarmRestarts(optimizer, T_0=10, T_mult=2)
+    theirs = CosineAnnealingWarmRestarts(optimizer, T_0=10, T_mult=2)
+    ours = Schedule("restarts", steps, 100, warmup * steps)
     for epoch in range(35):
         for step in range(steps):
-            schedule.step(epoch + step / steps)
-            found = rate_factor((warmup + epoch) * steps + step, steps, warmup)
+            theirs.step(epoch + step / steps)
+            found = ours.factor((warmup + epoch) * steps + step)
             assert found == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
-    assert rate_factor(0, steps, warmup) == 0.01
-    assert rate_factor(35 * steps // 14, steps, warmup) == pytest.approx(0.01 + 0.99 * 17 / 35)
-    assert rate_factor(0, steps, 0) == 1
+    assert ours.factor(0) == 0.01
+    assert ours.factor(35 * steps // 14) == pytest.approx(0.01 + 0.99 * 17 / 35)
+    assert Schedule("restarts", steps, 100, 0).factor(0) == 1
+
+
+def test_one_cosine_ends_at_zero():
+    """4 epochs of 25 steps, of which 3 % warm up: 97 steps from the peak to zero."""
+    options = parse(["train_model", "--schedule=cosine", "--warmup_share=0.03", "--epochs=4",
+                     "data"]).options  # fmt: skip
+    schedule = Schedule.of(options, 25)
+    assert schedule.warmup == 3
+    assert [schedule.factor(n) for n in (0, 1, 3)] == pytest.approx([0.01, 0.34, 1.0])
+    assert schedule.factor(3 + 48) + schedule.factor(3 + 49) == pytest.approx(1)  # about the middle
+    assert schedule.factor(99) == pytest.approx((1 - math.cos(math.pi / 97)) / 2)
+    assert schedule.factor(100) == 0
+
+
+def test_a_run_whose_rate_depends_on_its_length_is_not_extended(dataset, tmp_path, monkeypatch,
+                                                                capsys):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    line = ["train_model", *TINY, "--schedule=cosine", "--task_ids=order", "--run_id=a",
+            "--resume", str(dataset)]  # fmt: skip
+    main([*line, "--epochs=2"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([*line, "--epochs=3"])
+    assert "--epochs: was 2, is 3: the learning rate depends on it" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*line, "--epochs=2", "--warmup_share=0.1", "--warmup_epochs=1"])
+    assert "both set the warm-up" in capsys.readouterr().err
 
 
 def test_the_split_is_by_recording():

@@ -183,6 +183,23 @@ class OptimizationOptions(Options):
         group="training",
         ge=0,
     )
+    warmup_share: float | None = option(
+        None,
+        "fraction (0-1) of all steps over which the learning rate rises, instead of "
+        "--warmup_epochs",
+        affects="model",
+        group="training",
+        ge=0,
+        lt=1,
+    )
+    schedule: Literal["restarts", "cosine"] = option(
+        "restarts",
+        "learning rate after the warm-up: cosine cycles of 10, 20, 40, … epochs (restarts), or "
+        "one cosine to zero at the last step (cosine); with cosine or --warmup_share a run cannot "
+        "be extended with more --epochs",
+        affects="model",
+        group="training",
+    )
     clip_grad_norm: float | None = option(
         None,
         "maximum norm of the gradient; larger gradients are scaled down to it",
@@ -235,3 +252,10 @@ class OptimizationOptions(Options):
         group="training",
         ge=0,
     )
+
+    @model_validator(mode="after")
+    def _warms_up_in_one_way(self) -> Self:
+        default = OptimizationOptions.model_fields["warmup_epochs"].default  # run_config has both
+        if self.warmup_share is not None and self.warmup_epochs != default:
+            raise ConfigError("--warmup_share and --warmup_epochs both set the warm-up; pass one")
+        return self

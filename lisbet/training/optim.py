@@ -3,40 +3,65 @@
 import inspect
 import math
 import sys
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from lisbet.options import OptimizationOptions
+
 WARMUP_START = 0.01
-"""Share of the peak learning rate at the first step."""
+"""Fraction of the peak learning rate at the first step."""
 FIRST_CYCLE, CYCLE_GROWTH = 10, 2
 """Length of the first cosine cycle in epochs, and how much longer each next one is."""
 
 
-def rate_factor(step: int, steps_per_epoch: int, warmup_epochs: int) -> float:
-    """Return the learning rate of a step as a share of the peak.
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of each step: a closed form, so that there is no state to save.
 
-    Linear warm-up, then cosine annealing with warm restarts (Loshchilov & Hutter,
-    arXiv:1608.03983, T_0 = 10 epochs, T_mult = 2, eta_min = 0). A closed form of the step, so that
-    a schedule has no state to save.
+    Linear warm-up, then, with ``restarts``, cosine annealing with warm restarts (Loshchilov &
+    Hutter, arXiv:1608.03983, T_0 = 10 epochs, T_mult = 2, eta_min = 0), or, with ``cosine``, one
+    half of a cosine that ends at zero with the last step.
 
     Parameters
     ----------
-    step : int
-        Optimizer steps done before, from 0.
+    kind : {"restarts", "cosine"}
+        What follows the warm-up.
     steps_per_epoch : int
         Optimizer steps in one epoch.
-    warmup_epochs : int
-        Length of the warm-up; 0 starts at the peak.
+    epochs : int
+        Epochs of the run.
+    warmup : int
+        Steps of the warm-up; 0 starts at the peak.
     """
-    warmup = warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return WARMUP_START + (1 - WARMUP_START) * step / warmup
-    position, cycle = step - warmup, FIRST_CYCLE * steps_per_epoch
-    while position >= cycle:
-        position -= cycle
-        cycle *= CYCLE_GROWTH
-    return (1 + math.cos(math.pi * position / cycle)) / 2
+
+    kind: str
+    steps_per_epoch: int
+    epochs: int
+    warmup: int
+
+    @classmethod
+    def of(cls, options: OptimizationOptions, steps_per_epoch: int) -> "Schedule":
+        """Return the schedule that the options ask for."""
+        warmup = options.warmup_epochs * steps_per_epoch
+        if options.warmup_share is not None:
+            warmup = round(options.warmup_share * options.epochs * steps_per_epoch)
+        return cls(options.schedule, steps_per_epoch, options.epochs, warmup)
+
+    def factor(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0, as a fraction of the peak."""
+        if step < self.warmup:
+            return WARMUP_START + (1 - WARMUP_START) * step / self.warmup
+        position, cycle = step - self.warmup, FIRST_CYCLE * self.steps_per_epoch
+        if self.kind == "cosine":
+            cycle = max(1, self.epochs * self.steps_per_epoch - self.warmup)
+            position = min(position, cycle)
+        else:
+            while position >= cycle:
+                position -= cycle
+                cycle *= CYCLE_GROWTH
+        return (1 + math.cos(math.pi * position / cycle)) / 2
 
 
 class EagerAdamW(torch.optim.AdamW):

@@ -25,7 +25,7 @@ from lisbet.training.dry_run import describe_start
 from lisbet.training.inputs import TrainingInputs
 from lisbet.training.loggers import identity, require_available
 from lisbet.training.logging.model_card import write_card
-from lisbet.training.optim import make_optimizer, rate_factor
+from lisbet.training.optim import make_optimizer
 from lisbet.training.stopping import StopSignal
 from lisbet.training.strategies import strategy_of
 from lisbet.training.trainer import Trainer
@@ -49,7 +49,7 @@ def train_on(accelerator: Accelerator, options: TrainOptions, stop: StopSignal) 
         trainer, description, checkpoint = make_trainer(accelerator, options, stop)
         trainer.lock = lock
         if options.debug_step is None:
-            _warn_of_warmup(options)
+            _warn_of_warmup(trainer)
         if accelerator.num_processes == 1 and accelerator.device.type == "cpu":
             warn_of_other_runs(cores())
         if options.dry_run:
@@ -163,16 +163,17 @@ def _is_finished(trainer: Trainer) -> bool:
     return bool(broadcast_object_list(finished)[0])
 
 
-def _warn_of_warmup(options: TrainOptions) -> None:
+def _warn_of_warmup(trainer: Trainer) -> None:
     """Warn on the main process if the learning rate does not reach its peak."""
-    if options.epochs <= options.warmup_epochs:
-        reached = rate_factor(options.epochs, 1, options.warmup_epochs)
+    options, schedule = trainer.options, trainer.schedule
+    steps = options.epochs * schedule.steps_per_epoch
+    if steps <= schedule.warmup:
         log.warning(
             "--epochs=%d is not larger than --warmup_epochs=%d: the learning rate rises until the "
             "end, to %.0f%% of --learning_rate=%g. Train for more epochs, or use a smaller "
             "--warmup_epochs",
             options.epochs,
             options.warmup_epochs,
-            100 * reached,
+            100 * schedule.factor(steps),
             options.learning_rate,
         )

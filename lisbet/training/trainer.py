@@ -31,7 +31,7 @@ from lisbet.training.logging.metrics import MetricsLogger
 from lisbet.training.logging.pictures import draw
 from lisbet.training.logging.progress import ProgressReporter
 from lisbet.training.nonfinite import NonFiniteCheck
-from lisbet.training.optim import learning_rate_of, rate_factor, set_learning_rate
+from lisbet.training.optim import Schedule, learning_rate_of, set_learning_rate
 from lisbet.training.scores import Scores
 from lisbet.training.stopping import ProcessFlags, StopSignal
 from lisbet.training.strategies import Strategy
@@ -77,6 +77,7 @@ class Trainer:
         self.micro_batches = batching.micro_batches(accelerator.process_index)
         self.sampler, self.folder = inputs.train, inputs.folder
         self.steps_per_epoch = self.sampler.steps
+        self.schedule = Schedule.of(options, self.steps_per_epoch)
         self.lock: Lock | None = None
         """The lock of the run's folder, on the main process."""
         self.step, self.skipped = 0, 0
@@ -183,8 +184,7 @@ class Trainer:
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step."""
-        factor = rate_factor(step, self.steps_per_epoch, self.options.warmup_epochs)
-        return self.options.learning_rate * factor
+        return self.options.learning_rate * self.schedule.factor(step)
 
     def seed_dropout(self) -> None:
         """Make dropout a function of the step, so that a resumed run drops the same values."""

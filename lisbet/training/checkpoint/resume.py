@@ -70,6 +70,12 @@ def require_same_run(begun: JsonDict, run: JsonDict, folder: Path) -> None:
     }
     differing = [line for name, line in changed.items() if name not in compared_by_recordings]
     prepared = [line for name, line in changed.items() if name in compared_by_recordings]
+    follows = now["schedule"] == "cosine" or now["warmup_share"] is not None
+    if follows and now["epochs"] != before["epochs"]:
+        differing.append(
+            f"  --epochs: was {before['epochs']}, is {now['epochs']}: the learning rate depends on "
+            "it, by --schedule=cosine or --warmup_share"
+        )
     if now["save_weights"] == "best" != before["save_weights"]:
         differing.append("  --save_weights: the best epoch so far was not kept")
     if differing:
