@@ -1,7 +1,7 @@
 """Checks of plug-ins, for the tests of this package and of packages that add plug-ins.
 
 Each function raises AssertionError, with what is wrong, if a plug-in does not do what its kind
-promises::
+promises; errors that the plug-in raises itself are passed on::
 
     from lisbet import contracts
     from my_package.speed import Speed
@@ -73,9 +73,10 @@ def check_task(kind: type[Task], **settings: object) -> None:
     same = torch.equal(gather(bank, again, WINDOW), windows)
     assert same, "samples are not a function of `uniform`"
     assert np.array_equal(labels, same_labels), "labels are not a function of `uniform`"
-    changed = task.transform(windows.clone(), uniform.copy())
-    assert changed.shape == windows.shape, "transform changes the shape of the windows"
-    assert task.transforms or torch.equal(changed, windows), "transform needs transforms = True"
+    if not task.supervised:
+        assert labels.dtype == np.float32, f"labels must be float32, not {labels.dtype}"
+        assert {*labels.tolist()} == {0.0, 1.0}, "labels must be 0 and 1, and both come up"
+    _check_transform(task, windows, uniform)
     one, _ = task.sample(uniform[5:6].copy(), bank, WINDOW)
     assert torch.equal(gather(bank, one, WINDOW)[0], windows[5]), "a sample depends on the others"
 
@@ -93,6 +94,19 @@ def check_task(kind: type[Task], **settings: object) -> None:
     _check_score(task, logits.detach(), answers)
     if isinstance(task, SupervisedTask):
         _check_supervised(task, logits.detach().numpy(), bank)
+
+
+def _check_transform(task: Task, windows: torch.Tensor, uniform: np.ndarray) -> None:
+    changed = task.transform(windows.clone(), uniform.copy())
+    assert changed.shape == windows.shape, "transform changes the shape of the windows"
+    assert changed.dtype == windows.dtype, "transform changes the type of the windows"
+    assert bool(changed.isfinite().all()), "transform makes windows that are not finite"
+    again = task.transform(windows.clone(), uniform.copy())
+    assert torch.equal(changed, again), "transform is not a function of `uniform`"
+    one = task.transform(windows[5:6].clone(), uniform[5:6].copy())
+    assert torch.equal(one[0], changed[5]), "a transformed sample depends on the others"
+    same = torch.equal(changed, windows)
+    assert task.transforms != same, "transforms must say whether transform changes windows"
 
 
 def _check_score(task: Task, logits: torch.Tensor, labels: torch.Tensor) -> None:
@@ -175,7 +189,11 @@ def check_recording_reader(reader: RecordingReader, files: Sequence[Path]) -> Re
     AssertionError
         If it does not keep the contract of RecordingReader.
     """
+    assert isinstance(reader.patterns, tuple), "patterns must be a tuple"
     for file in files:
+        assert not reader.patterns or any(reader.matches(f.name) for f in files), (
+            f"{file.name} does not match the documented names {reader.patterns}"
+        )
         kind = reader.recognise(Peek(file))
         assert kind is not None, f"{file.name} is not recognised"
         assert kind.usable, f"{file.name} is recognised as unusable"

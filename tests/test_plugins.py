@@ -76,7 +76,7 @@ def write_sleap(file: Path) -> None:
 
 def test_readers_of_recordings(tmp_path):
     write_dataset(tmp_path / "data", [20])
-    dlc, sleap = tmp_path / "videoDLC_net.csv", tmp_path / "video.sleap.h5"
+    dlc, sleap = tmp_path / "videoDLC_shuffle1.csv", tmp_path / "video.sleap.h5"
     write_dlc(dlc)
     write_sleap(sleap)
     (movement,) = (tmp_path / "data").rglob("*.nc")

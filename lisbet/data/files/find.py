@@ -9,7 +9,7 @@ from lisbet.data.files.versions import FileChoice, arranged
 from lisbet.data.readers import recording_reader
 from lisbet.data.readers._peek import Peek
 from lisbet.data.readers._reader import Kind
-from lisbet.data.readers.auto import format_of
+from lisbet.data.readers.auto import format_of, formats
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ MEDIA = frozenset(
         *("gz", "json", "npy", "npz", "pickle", "pkl", "pt", "py", "tar", "yaml", "yml", "zip"),
     )
 )
-"""Endings of files that are not looked into: there may be many, and no format uses them."""
+"""Endings of files that are skipped, unless an installed format documents such names."""
 NAMED = 10
 """At most so many files are named in one message."""
 
@@ -48,6 +48,13 @@ class Folder:
     unusable: list[str] = field(default_factory=list)
 
 
+def _is_media(name: str) -> bool:
+    """Whether a file is skipped by its ending, and no installed format documents its name."""
+    return Path(name).suffix.lower() in MEDIA and not any(
+        reader.matches(name) for _, reader in formats()
+    )
+
+
 def look_into(folder: Path, names: list[str], wanted: str, choice: FileChoice) -> Folder:
     """Find the recordings among the files of a folder.
 
@@ -65,7 +72,7 @@ def look_into(folder: Path, names: list[str], wanted: str, choice: FileChoice) -
     found, candidates = Folder(), dict[str, list[Path]]()
     certain = set()
     for name in sorted(names):
-        if name.startswith(".") or Path(name).suffix.lower() in MEDIA:
+        if name.startswith(".") or _is_media(name):
             continue
         path = Path(folder, name)
         own, kind = _kind(path, wanted)

@@ -87,7 +87,8 @@ def find_sources(
             if found.unusable:
                 left_out.append(f"{folder}: {', '.join(found.unusable)}")
             elif names and not subfolders:
-                log.info("%s holds no %s tracking file", folder, dataset.format)
+                what = ", ".join(found.unused[:NAMED]) or "files that are ignored by their endings"
+                log.info("%s holds no tracking file; not used: %s", folder, what)
     if not sources:
         raise _no_recordings(dataset, choice, others, unused)
     for text in left_out[:SHOWN]:

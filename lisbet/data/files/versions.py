@@ -149,7 +149,7 @@ def arranged(
         return [("", tuple(files))]
     more = ", --file_per_individual if each holds one individual of one video" if several else ""
     raise DataError(
-        f"{len(files)} tracking files in one folder ({_listed(files)}); expected one, and it "
+        f"{len(files)} tracking files in one folder ({_listed(files)}); expected one, and "
         "it is not clear whether they are different videos. Pass --flat if each is a recording of "
         f"its own{more}, or choose one with --tracking_pattern"
     )
