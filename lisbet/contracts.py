@@ -1,7 +1,7 @@
 """Checks of plug-ins, for the tests of this package and of packages that add plug-ins.
 
 Each function raises AssertionError, with what is wrong, if a plug-in does not do what its kind
-promises; errors that the plug-in raises itself are passed on::
+promises. Other errors that a plug-in raises itself, such as DataError, are passed on::
 
     from lisbet import contracts
     from my_package.speed import Speed
@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xarray as xr
 
 from lisbet.augment import Augmentation
 from lisbet.core.config import Features, Window
 from lisbet.core.json_types import JsonDict
 from lisbet.data.bank import Bank, gather
 from lisbet.data.labels import LabelReader, Labels
-from lisbet.data.readers import DatasetReader, Peek, RecordingReader
+from lisbet.data.readers import DatasetReader, Kind, Peek, RecordingReader
 from lisbet.data.record import Record, from_dataset
 from lisbet.models.backbones import Backbone
 from lisbet.options import TrainOptions
@@ -65,9 +66,15 @@ def check_task(kind: type[Task], **settings: object) -> None:
     task.check(bank)
     task.fit(bank, bank)
     uniform = np.random.default_rng(1).random((SAMPLES, task.columns))
-    index, labels = task.sample(uniform.copy(), bank, WINDOW)
+    try:
+        index, labels = task.sample(uniform.copy(), bank, WINDOW)
+    except IndexError as error:
+        raise AssertionError(
+            f"sample raises IndexError ({error}); columns is {task.columns}, and it may need more"
+        ) from error
     windows = gather(bank, index, WINDOW)
     assert windows.shape == (SAMPLES, WINDOW.size, *FEATURES.shape), "an index of other windows"
+    assert isinstance(labels, np.ndarray), f"labels must be a NumPy array, not {type(labels)}"
     assert len(labels) == SAMPLES, "one label for each sample is needed"
     again, same_labels = task.sample(uniform.copy(), bank, WINDOW)
     same = torch.equal(gather(bank, again, WINDOW), windows)
@@ -196,8 +203,11 @@ def check_recording_reader(reader: RecordingReader, files: Sequence[Path]) -> Re
         )
         kind = reader.recognise(Peek(file))
         assert kind is not None, f"{file.name} is not recognised"
+        assert isinstance(kind, Kind), f"recognise must return a Kind or None, not {kind!r}"
         assert kind.usable, f"{file.name} is recognised as unusable"
-    record = from_dataset("r", files[0], reader.read(list(files)))
+    raw = reader.read(list(files))
+    assert isinstance(raw, xr.Dataset), f"read must return an xarray.Dataset, not {type(raw)}"
+    record = from_dataset("r", files[0], raw)
     assert record.frames > 0, "there are no frames"
     assert record.position.shape == (record.frames, *record.features.shape), "a wrong shape"
     head = from_dataset("r", files[0], reader.read_head(list(files)))
@@ -242,6 +252,7 @@ def check_annotation_reader(
     if reader.recognises is not None:
         assert reader.recognises(file), f"{file.name} is not recognised"
     labels = reader.read(file, frames, fps)
+    assert isinstance(labels, Labels), f"read must return Labels, not {type(labels)}"
     shape = (frames, len(labels.behaviors))
     assert labels.active.shape == shape, f"expected {shape}, got {labels.active.shape}"
     assert labels.active.dtype == bool, "annotations must be bool"

@@ -299,7 +299,7 @@ def test_a_store_is_found_by_itself(tmp_path, monkeypatch, capsys):
     write_recording(tmp_path / "data" / "r", walk(9, names(), 0), names())
     main(["convert_dataset", "--workers=1", "data", "data.zarr"])
     main(["dataset_info", "data.zarr"])
-    assert "1 recordings, 9 frames" in capsys.readouterr().out
+    assert "1 recording, 9 frames" in capsys.readouterr().out
 
 
 # Cases ------------------------------------------------------------------------------------------

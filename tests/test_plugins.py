@@ -1,10 +1,10 @@
 """The contracts of plug-ins: built-in ones keep them, and those of an installed package do, too."""
 
-import importlib
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -135,6 +135,26 @@ def test_a_contract_notices_a_task_that_is_not_one():
     with pytest.raises(AssertionError, match="not a function of `uniform`"):
         contracts.check_task(Random)
 
+    class Short(TASKS["order"]):
+        columns = 1
+
+    with pytest.raises(AssertionError, match="columns is 1, and it may need more"):
+        contracts.check_task(Short)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recognise": lambda peek: True}, "must return a Kind or None, not True"),
+        ({"read": lambda files: None}, "must return an xarray.Dataset"),
+    ],
+)
+def test_a_contract_notices_a_reader_that_is_not_one(tmp_path, changes, message):
+    file = tmp_path / "videoDLC_shuffle1.csv"
+    write_dlc(file)
+    with pytest.raises(AssertionError, match=message):
+        contracts.check_recording_reader(replace(READERS["dlc"], **changes), [file])
+
 
 def test_the_task_of_the_page_on_extending():
     """It is as the page shows it, and trained windows are played backwards where the label is 1."""
@@ -183,27 +203,19 @@ def example(site, monkeypatch) -> Path:
         del sys.modules[name]
 
 
-def test_plugins_of_a_package_keep_the_contracts(example, tmp_path):
+def test_plugins_of_a_package_keep_the_contracts(site, example):
     found = {group: list(installed(group)) for group in KINDS}
     assert found == {
-        "lisbet.tasks": ["approach"], "lisbet.backbones": ["gru"], "lisbet.readers": ["long_csv"],
-        "lisbet.annotations": ["frame_list"], "lisbet.augmentations": ["mirror"],
-        "lisbet.loggers": ["loss_csv"],
+        "lisbet.tasks": ["approach"], "lisbet.backbones": ["gru"],
+        "lisbet.readers": ["long_csv", "npz"], "lisbet.annotations": ["frame_list"],
+        "lisbet.augmentations": ["mirror"], "lisbet.loggers": ["loss_csv"],
     }  # fmt: skip
-    contracts.check_task(TASKS["approach"])
-    contracts.check_backbone(BACKBONES["gru"], num_layers=2)
-    contracts.check_augmentation(AUGMENTATIONS["mirror"], p=0.5)
-    contracts.check_logger(LOGGERS["loss_csv"], tmp_path)
-    assert (tmp_path / "losses.csv").read_text() == "step,train_loss\n1,0.7\n2,0.6\n"
-    circles = importlib.import_module("lisbet_example.circles")
-    options = type("Options", (), {"download_path": tmp_path, "overwrite": False})
-    folder = circles.write(options) / "circles0"
-    record = contracts.check_recording_reader(READERS["long_csv"], [folder / "tracks_long.csv"])
-    assert record.position[0, 0, 0].tolist() == [300, 200]  # radius 100 around (200, 200)
-    labels = contracts.check_annotation_reader(
-        LABEL_READERS["frame_list"], folder / "behaviours.txt", 200, None
-    )
-    assert int(labels.active.sum()) == 80
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull,
+         str(site.parent / "source" / "tests")],
+        env=os.environ | {"PYTHONPATH": str(site)}, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_model_is_trained_with_plugins_of_a_package(site, tmp_path):
@@ -233,6 +245,21 @@ def test_a_model_is_trained_with_plugins_of_a_package(site, tmp_path):
         tmp_path / "annotations" / "circles0" / "machineAnnotation_lisbet.csv", index_col=0
     )
     assert table.shape == (200, 1)
+    versions = (tmp_path / "models" / "a" / "run_config.yml").read_text()
+    assert "lisbet-example: '0.1'" in versions
+    card = (tmp_path / "models" / "a" / "README.md").read_text()
+    assert "| plug-ins | lisbet-example 0.1 |" in card
+
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "set.npz",
+        individuals=["a", "b"],
+        keypoints=["nose", "tail"],
+        space=["x", "y"],
+        one=rng.random((200, 2, 2, 2)),
+        two=rng.random((90, 2, 2, 2)),
+    )
+    assert "2 recordings, 290 frames" in run("dataset_info", "set.npz")
 
 
 # Packages that are wrong ------------------------------------------------------------------------
@@ -273,6 +300,8 @@ def test_what_a_plugin_lacks_is_said(code, message, package):
     sys.modules.pop("wrong_module", None)
     with pytest.raises(ConfigError, match=message):
         TASKS["odd"]
+    with pytest.raises(ConfigError, match="no task 'even'.* must be installed with that package"):
+        TASKS["even"]
     assert TASKS["cons"]  # the others can be used
 
 

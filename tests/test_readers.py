@@ -98,6 +98,34 @@ def test_reading_in_parallel_gives_the_same(tmp_path, monkeypatch):
         np.testing.assert_array_equal(one.position, other.position)
 
 
+@pytest.mark.parametrize("size", [[0, 480], [-640, 480], [float("nan"), 480], "large"])
+def test_a_wrong_image_size(tmp_path, size):
+    tracks = walk(20, names(), 0)
+    write_recording(tmp_path / "a", tracks, names(), image_size_px=size)
+    with pytest.raises(DataError, match=r"tracking.nc: the attribute 'image_size_px' is .*"):
+        load(tmp_path)
+    (record,) = load(tmp_path, data_scale="100x100")
+    np.testing.assert_allclose(record.position, tracks / 100, atol=1e-7)
+
+
+def test_folders_without_tracking_files_are_named(tmp_path, caplog):
+    write_recording(tmp_path / "a", walk(20, names(), 0), names())
+    for name, file in (("b", "table.txt"), ("pictures", "plot.png")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text("1 2 3")
+    assert len(load(tmp_path)) == 1
+    (said,) = (row.message for row in caplog.records if "no file is recognised" in row.message)
+    assert str(tmp_path / "b") in said
+    assert "pictures" not in said
+
+
+def test_a_folder_of_ignored_files(tmp_path):
+    for name in ("a.mp4", "b.MP4", "c.npy"):
+        (tmp_path / name).write_text("1")
+    with pytest.raises(DataError, match="Ignored by their endings: 2 .mp4, 1 .npy"):
+        load(tmp_path, "auto")
+
+
 def test_scaling_by_the_files_own_image_size(tmp_path):
     tracks = walk(20, names(), 0)
     write_recording(tmp_path / "a", tracks, names(), image_size_px=[200, 400])

@@ -188,6 +188,12 @@ def test_a_unit_that_cannot_be_guessed(tmp_path):
 # --fps ------------------------------------------------------------------------------------------
 
 
+def test_seconds_that_are_said_to_be_frames(tmp_path):
+    write(tmp_path, ALL, time_unit="frames")
+    said = refused(tmp_path)
+    assert "'time' has steps of 0.0333333, but the attribute 'time_unit' is 'frames'" in said
+
+
 @pytest.mark.parametrize(("fps", "good"), [(30, True), (30.001, True), (29.97, False), (25, False)])
 def test_the_frame_rate_of_the_user_against_the_one_of_the_file(tmp_path, capsys, fps, good):
     write(tmp_path, ALL)

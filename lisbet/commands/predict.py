@@ -18,7 +18,7 @@ from lisbet.commands.result_tables import ANNOTATIONS, EMBEDDINGS
 from lisbet.commands.sidecar import SIDECAR, ResultModel, require_one_model
 from lisbet.core.allocator import keep_freed_memory
 from lisbet.core.config import Window
-from lisbet.core.errors import DataError, ModelError, OutputError
+from lisbet.core.errors import DataError, ModelError, OutputError, counted
 from lisbet.core.storage import write_log
 from lisbet.core.storage.files import require_writable, write_file
 from lisbet.core.storage.results import require_result_files
@@ -63,7 +63,7 @@ def compute_embeddings(options: EmbeddingOptions) -> None:
             results.write(record_id, pd.DataFrame(values))
         accelerator.wait_for_everyone()
         results.finish()
-        accelerator.print(f"embeddings of {len(bank)} recordings written to {folder}")
+        accelerator.print(f"embeddings of {counted(len(bank), 'recording')} written to {folder}")
 
 
 def annotate_behavior(options: AnnotateOptions) -> None:
@@ -84,7 +84,7 @@ def annotate_behavior(options: AnnotateOptions) -> None:
             results.write(record_id, table)
         accelerator.wait_for_everyone()
         results.finish()
-        accelerator.print(f"annotations of {len(bank)} recordings written to {folder}")
+        accelerator.print(f"annotations of {counted(len(bank), 'recording')} written to {folder}")
 
 
 class Results:

@@ -63,6 +63,17 @@ def shortened(text: str, longest: int = 500) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1.
+
+    Examples
+    --------
+    >>> counted(1, "recording"), counted(3, "recording")
+    ('1 recording', '3 recordings')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     """Build the message for an unknown `kind`: the nearest known one, and all of them.
 

@@ -43,6 +43,18 @@ def installed(group: str) -> dict[str, EntryPoint]:
     return found
 
 
+def packages() -> dict[str, str]:
+    """Return name and version of each installed package that offers plug-ins."""
+    offering = {
+        point.dist.name: point.dist.version
+        for group in sorted(entry_points().groups)
+        if group.startswith("lisbet.")
+        for point in entry_points(group=group)
+        if point.dist is not None
+    }
+    return dict(sorted(offering.items()))
+
+
 class Registry(Mapping[str, Plugin], Generic[Plugin]):
     """The plug-ins of one kind, loaded when they are used.
 
@@ -106,7 +118,10 @@ class Registry(Mapping[str, Plugin], Generic[Plugin]):
             If there is none; the message offers the nearest and lists all.
         """
         if name not in self:
-            raise ConfigError(unknown(self.kind, name, self))
+            known = unknown(self.kind, name, self)
+            raise ConfigError(
+                f"{known}. One of another package must be installed with that package"
+            )
         return name
 
     def name_of(self, plugin: Plugin) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lisbet.core.address import is_address
 from lisbet.core.config import Features
-from lisbet.core.errors import DataError
+from lisbet.core.errors import DataError, counted
 from lisbet.core.option_values import Scale
 from lisbet.core.redact import redacted
 from lisbet.data.annotations import warn_of_behaviors
@@ -139,7 +139,7 @@ class Found:
         need = (frames + len(self.lengths) + 1) * self.features.size * 4
         free = available_memory()
         lines = [
-            f"{len(self.lengths)} recordings, {frames} frames{hours}, fps "
+            f"{counted(len(self.lengths), 'recording')}, {frames} frames{hours}, fps "
             + ", ".join(f"{rate} ({count})" for rate, count in self.rates.most_common()),
             f"individuals: {', '.join(self.features.individuals)}",
             f"axes:        {', '.join(self._ranges())}",

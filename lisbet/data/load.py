@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from lisbet.core.config import Dataset, Features
-from lisbet.core.errors import DataError
+from lisbet.core.errors import DataError, counted
 from lisbet.core.option_values import Selection
 from lisbet.data.annotations import (
     warn_of_empty,
@@ -146,7 +146,7 @@ def summary(records: list[Record]) -> str:
     rates = sorted({f"{record.fps:g}" if record.fps else "unknown" for record in records})
     return "\n".join(
         (
-            f"{len(records)} recordings, {sum(frames)} frames "
+            f"{counted(len(records), 'recording')}, {sum(frames)} frames "
             f"(shortest {min(frames)}, longest {max(frames)}), fps {', '.join(rates)}",
             f"individuals: {', '.join(features.individuals)}",
             f"keypoints:   {', '.join(features.keypoints)}",

@@ -111,7 +111,7 @@ def read_one(
         return source.problem
     try:
         raw = recording_reader(dataset.format).read(list(source.files))
-        record = from_dataset(source.id, source.files[0], raw, **options.of_times)
+        record = from_dataset(source.id, source.files[0], raw, **options.of_reading)
         if prepared:
             record = prepare(
                 record,

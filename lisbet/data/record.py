@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from lisbet.core.config import Features
-from lisbet.core.errors import DataError
+from lisbet.core.errors import DataError, shortened
 from lisbet.data.files.limits import require_memory
 from lisbet.data.files.netcdf import names_along
 from lisbet.data.labels import Labels
@@ -97,6 +97,7 @@ def from_dataset(
     *,
     fps_override: bool = False,
     time_gaps: str = "error",
+    size_given: bool = False,
 ) -> Record:
     """Turn a dataset of the movement format, older or newer, into a Record.
 
@@ -114,12 +115,15 @@ def from_dataset(
         Whether it replaces the one of the file.
     time_gaps : {"error", "missing"}
         What frames that are left out of the times are.
+    size_given : bool
+        Whether the user gives the size of the video, so that a wrong one in the file is ignored.
 
     Raises
     ------
     DataError
         If it holds no usable positions; the message names what was found instead. Also if the time
-        axis cannot be used, or contradicts `fps`; see `time_axis`.
+        axis cannot be used, or contradicts `fps`; see `time_axis`; or if the stated size of the
+        video is no positive number for each axis.
     """
     position = _position(source, dataset)
     values = position.transpose(*AXES).to_numpy()
@@ -140,7 +144,7 @@ def from_dataset(
         tracks=InMemory(values),
         features=features,
         fps=times.fps,
-        image_size_px=_size(dataset.attrs.get("image_size_px")),
+        image_size_px=_size(dataset.attrs.get("image_size_px"), source.name, ignored=size_given),
         steps=(*steps, *times.steps),
         start_s=times.start_s,
         confidence=confidence,
@@ -243,16 +247,20 @@ def _on_rows(values: np.ndarray, rows: np.ndarray, source: Path) -> np.ndarray:
     return filled
 
 
-def _positive(raw: object) -> float | None:
+def _size(raw: object, name: str, *, ignored: bool) -> tuple[float, ...] | None:
+    """Return the size of the video that a file states; None if it states none."""
+    if raw is None or (isinstance(raw, str) and raw.strip().lower() in ("", "none", "unknown")):
+        return None
     try:
-        value = float(raw)  # type: ignore[arg-type]
+        sides = np.atleast_1d(np.asarray(raw, dtype=np.float64)).ravel()
     except (TypeError, ValueError):
+        sides = np.zeros(1)
+    if sides.size and ((sides > 0) & (sides < np.inf)).all():
+        return tuple(sides.tolist())
+    if ignored:
         return None
-    return value if 0 < value < float("inf") else None
-
-
-def _size(raw: object) -> tuple[float, ...] | None:
-    if raw is None:
-        return None
-    sides = [_positive(side) for side in np.atleast_1d(np.asarray(raw, dtype=object)).ravel()]
-    return tuple(side for side in sides if side) if all(sides) else None
+    raise DataError(
+        f"{name}: the attribute 'image_size_px' is {shortened(str(raw), 80)}; expected the width "
+        "and height of the video in pixels. Correct or remove the attribute, or give the size with "
+        "--data_scale"
+    )

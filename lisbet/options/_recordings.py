@@ -156,9 +156,10 @@ class DataOptions(Options):
         return self
 
     @property
-    def of_times(self) -> JsonDict:
-        """The options that decide when frames were recorded, by name."""
-        return {name: getattr(self, name) for name in ("fps", "fps_override", "time_gaps")}
+    def of_reading(self) -> JsonDict:
+        """The arguments of `from_dataset` that follow from the options."""
+        times = {name: getattr(self, name) for name in ("fps", "fps_override", "time_gaps")}
+        return {**times, "size_given": self.data_scale is not None}
 
     @property
     def filters(self) -> tuple[str, ...] | None:

@@ -95,9 +95,18 @@ class Task(Config):
         Parameters
         ----------
         windows : Tensor
-            (B, W, individuals, keypoints, space), as `sample` has chosen them.
+            (B, W, individuals, keypoints, space), float32, as `sample` has chosen them, on the
+            device that the run computes on. Missing points, and frames before the start or after
+            the end of a recording, are 0.
         uniform : ndarray
-            (B, columns), the numbers that `sample` was given.
+            (B, columns), the numbers that `sample` was given. Their first columns may have been
+            used there.
+
+        Returns
+        -------
+        Tensor
+            Windows of the same shape, type and device. Those that were given may be changed in
+            place. Points that are 0 in all coordinates are missing for the network.
         """
         del uniform
         return windows

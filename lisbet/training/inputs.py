@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from lisbet import augment
+from lisbet.core import registry
 from lisbet.core.config import Features
-from lisbet.core.errors import ConfigError, first_message
+from lisbet.core.errors import ConfigError, counted, first_message
 from lisbet.core.json_types import JsonDict
 from lisbet.core.option_values import Size
 from lisbet.core.redact import redacted_values
@@ -33,6 +34,7 @@ from lisbet.training.datasets.batching import Batching
 from lisbet.training.datasets.sampler import Sampler
 from lisbet.training.strategies import Strategy
 
+VERSIONS = ("lisbet", "torch", "accelerate", "numpy")
 MOST_LISTED = 1000
 """With more recordings, run_config.yml counts preparation steps instead of listing them."""
 
@@ -113,11 +115,11 @@ class TrainingInputs:
             # Samples follow from it.
             "bank_memory": str(Size(bytes=self.loaded.memory)),
         }
-        packages = ("lisbet", "torch", "accelerate", "numpy")
         return {
             "options": redacted_values(resolved),
             "versions": {"python": platform.python_version()}
-            | {package: version(package) for package in packages},
+            | {package: version(package) for package in VERSIONS}
+            | registry.packages(),
             "processes": {
                 "strategy": strategy.name,
                 "count": batching.processes,
@@ -180,7 +182,7 @@ class TrainingInputs:
                 f"{sampler.batch_size} windows for each task"
             )
             lines += [
-                f"  {name:10} {len(bank)} recordings, {bank.frames} frames"
+                f"  {name:10} {counted(len(bank), 'recording')}, {bank.frames} frames"
                 + (f", classes {', '.join(self.tasks[name].classes)}" * self.tasks[name].supervised)
                 for name, bank in sampler.banks.items()
             ]

@@ -6,7 +6,7 @@ import pandas as pd
 import xarray as xr
 
 from lisbet.core.errors import DataError
-from lisbet.data.readers import Kind, Peek, RecordingReader
+from lisbet.data.readers import Kind, Peek, RecordingReader, only
 
 COLUMNS = ["frame", "individual", "keypoint", "x", "y"]
 
@@ -19,8 +19,11 @@ def recognise(peek: Peek) -> Kind | None:
 
 
 def read(files: list[Path]) -> xr.Dataset:
-    """Read the file of a recording; points without a row are missing."""
-    (file,) = files
+    """Read the file of a recording; points without a row are missing.
+
+    Errors of pandas need no handling: they are reported with the name of the file.
+    """
+    file = only(files)
     table = pd.read_csv(file)
     keys = COLUMNS[:3]
     if table.duplicated(keys).any():
@@ -28,7 +31,9 @@ def read(files: list[Path]) -> xr.Dataset:
     points = table.set_index(keys)[["x", "y"]].to_xarray().to_dataarray("space")
     points = points.reindex(frame=range(int(table["frame"].max()) + 1))
     points = points.rename(frame="time", individual="individuals", keypoint="keypoints")
-    return points.transpose("time", "space", "keypoints", "individuals").to_dataset(name="position")
+    # The format states no frame rate. Where one does, add the attribute "fps".
+    attributes = {"time_unit": "frames"}
+    return points.to_dataset(name="position").assign_attrs(attributes)
 
 
 READER = RecordingReader(patterns=("*_long.csv",), recognise=recognise, read=read)

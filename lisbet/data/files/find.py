@@ -1,6 +1,7 @@
 """Look into the files of a folder: which of them are tracking files, and which are not used."""
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,12 +41,15 @@ class Folder:
         Names of the other files, and what they are.
     unusable : list of str
         Those of them that hold tracks, but cannot be read or do not fit the pattern.
+    skipped : Counter of str
+        Endings of files that are not looked into.
     """
 
     recordings: list[tuple[str, tuple[Path, ...], str | None]] = field(default_factory=list)
     others: set[str] = field(default_factory=set)
     unused: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
 def _is_media(name: str) -> bool:
@@ -72,7 +76,10 @@ def look_into(folder: Path, names: list[str], wanted: str, choice: FileChoice) -
     found, candidates = Folder(), dict[str, list[Path]]()
     certain = set()
     for name in sorted(names):
-        if name.startswith(".") or _is_media(name):
+        if name.startswith("."):
+            continue
+        if _is_media(name):
+            found.skipped[Path(name).suffix.lower()] += 1
             continue
         path = Path(folder, name)
         own, kind = _kind(path, wanted)

@@ -70,7 +70,8 @@ def find_sources(
     if not data_path.is_dir():
         what = "is not a folder" if data_path.exists() else "does not exist"
         raise DataError(f"{data_path} {what}; expected a folder of recordings")
-    sources, others, unused, left_out = [], Counter[str](), list[str](), list[str]()
+    sources, others, unused = [], Counter[str](), list[str]()
+    left_out, without, skipped = list[str](), list[str](), Counter[str]()
     for folder, subfolders, names in walk_folders(data_path):
         if "zarr.json" in names:  # a converted dataset: its files are no recordings
             subfolders.clear()
@@ -84,15 +85,23 @@ def find_sources(
         if not found.recordings:
             others.update(found.others)
             unused += [str(Path(place, name)) for name in found.unused]
+            skipped += found.skipped
             if found.unusable:
                 left_out.append(f"{folder}: {', '.join(found.unusable)}")
             elif names and not subfolders:
-                what = ", ".join(found.unused[:NAMED]) or "files that are ignored by their endings"
-                log.info("%s holds no tracking file; not used: %s", folder, what)
+                what = ", ".join((found.unused or sorted(names))[:NAMED])
+                log.info("%s has no tracking file; not used: %s", folder, what)
+                without += [str(folder)] if found.unused else []
     if not sources:
-        raise _no_recordings(dataset, choice, others, unused)
+        raise _no_recordings(dataset, choice, others, unused, skipped)
     for text in left_out[:SHOWN]:
         log.warning("left out: %s", text)
+    if without:
+        log.warning(
+            "no file is recognised as a tracking file in %s%s; -v names their files",
+            ", ".join(without[:NAMED]),
+            f" and {len(without) - NAMED} more folders" if len(without) > NAMED else "",
+        )
     kept = [source for source in sources if passes(source.id, words)]
     if not kept:
         raise none_passes(dataset, [source.id for source in sources], words)
@@ -103,7 +112,11 @@ def find_sources(
 
 
 def _no_recordings(
-    dataset: Dataset, choice: FileChoice, others: Counter[str], unused: list[str]
+    dataset: Dataset,
+    choice: FileChoice,
+    others: Counter[str],
+    unused: list[str],
+    skipped: Counter[str],
 ) -> DataError:
     """Build the error for a folder without recordings, naming what is in it."""
     others["zarr"] = int((dataset.path / "zarr.json").exists())
@@ -112,6 +125,9 @@ def _no_recordings(
     if unused:
         more = f" and {len(unused) - NAMED} more" if len(unused) > NAMED else ""
         hint += f" Found {', '.join(unused[:NAMED])}{more}."
+    if skipped:
+        kinds = ", ".join(f"{count} {ending}" for ending, count in skipped.most_common(NAMED))
+        hint += f" Ignored by their endings: {kinds}."
     wanted = f"named like {choice.pattern} " if choice.pattern else ""
     wanted_format = "any format" if dataset.format == "auto" else f"the format {dataset.format}"
     return DataError(

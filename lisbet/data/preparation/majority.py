@@ -110,7 +110,7 @@ def read_usual(
 def _features(files: tuple[Path, ...], dataset: Dataset, options: DataOptions) -> Features:
     """Return the names of a recording once it is prepared."""
     head = recording_reader(dataset.format).read_head(list(files))
-    record = from_dataset("", files[0], head, **options.of_times)
+    record = from_dataset("", files[0], head, **options.of_reading)
     record = record.with_position(record.tracks.read(0, 1))
     if options.select_coords is not None:
         record = selected(record, options.select_coords)
@@ -130,5 +130,5 @@ def _behaviors(
     if reader.names is not None:
         return reader.names(file, choice=choice)
     raw = recording_reader(dataset.format).read(list(files))
-    record = from_dataset("", files[0], raw, **options.of_times)
+    record = from_dataset("", files[0], raw, **options.of_reading)
     return reader.read(file, record.frames, record.fps, choice=choice).behaviors

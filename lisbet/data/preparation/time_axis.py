@@ -260,6 +260,12 @@ def _seconds_per_unit(
     if unit is not None and word in SECONDS:
         return SECONDS[word]
     if word in ("frames", "frame"):
+        if step < 1 - TOLERANCE:
+            raise DataError(
+                f"{name}: 'time' has steps of {step:.6g}, but the attribute 'time_unit' is "
+                f"{str(unit)!r}; expected whole numbers of frames. Write 'seconds' if it is in "
+                "seconds"
+            )
         return None
     if unit is None:
         if step < 1:

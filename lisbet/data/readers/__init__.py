@@ -6,8 +6,9 @@ DatasetReader, which reads a whole dataset.
 
 from lisbet.core.config import Dataset
 from lisbet.core.registry import Registry
+from lisbet.data.files.limits import require_memory, require_regular
 from lisbet.data.readers._peek import Peek
-from lisbet.data.readers._reader import DatasetReader, Kind, RecordingReader
+from lisbet.data.readers._reader import DatasetReader, Kind, RecordingReader, only
 
 READERS: Registry[RecordingReader | DatasetReader] = Registry(
     "data format", __name__, "READER", "lisbet.readers", (RecordingReader, DatasetReader)
@@ -40,5 +41,8 @@ __all__ = [
     "Peek",
     "RecordingReader",
     "dataset_reader",
+    "only",
     "recording_reader",
+    "require_memory",
+    "require_regular",
 ]

@@ -1,7 +1,7 @@
 """``betman convert_dataset``: which recordings the target has, and which may be added."""
 
 from lisbet.core.address import is_address, place_of
-from lisbet.core.errors import DataError, OutputError
+from lisbet.core.errors import DataError, OutputError, counted
 from lisbet.core.json_types import JsonDict
 from lisbet.core.redact import redacted
 from lisbet.data.files.sources import Source, find_sources
@@ -30,7 +30,7 @@ def convert_dataset(options: ConvertOptions) -> None:
     }  # fmt: skip
     with destination.held() as done:
         if done == request_of(request):
-            print(redacted(f"{len(sources)} recordings written to {destination.place}"))
+            print(redacted(f"{counted(len(sources), 'recording')} written to {destination.place}"))
             return
         old = _existing(options, destination)
         if old is not None:
@@ -43,7 +43,7 @@ def convert_dataset(options: ConvertOptions) -> None:
         writer = Writer(options, asked, old, destination)
         writer.convert(sources, request)
     place = redacted(place_of(target))
-    print(f"{len(writer.rows)} recordings, {writer.frames} frames written to {place}")
+    print(f"{counted(len(writer.rows), 'recording')}, {writer.frames} frames written to {place}")
     if options.storage == "float16":
         print(f"float16 moved coordinates by at most {writer.error:.2g} of the size of the video")
     for record_id in writer.left_out:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from lisbet.core.errors import OutputError
+from lisbet.core.errors import OutputError, counted
 from lisbet.core.json_types import JsonDict
 from lisbet.core.redact import redacted
+from lisbet.core.registry import packages
 from lisbet.core.storage.files import require_file_target, write_text
 from lisbet.models import model_dir
 from lisbet.options import TrainOptions, affecting
@@ -89,6 +90,7 @@ def _summary(trainer: "Trainer") -> str:
         ("keypoints", joined(features.keypoints)),
         ("axes", joined(features.space)),
         *((f"classes of {task}", joined(names)) for task, names in config.behaviors.items()),
+        *(("plug-ins", f"{escaped(name)} {release}") for name, release in packages().items()),
     ]
     return (
         "A [LISBET](https://github.com/BelloneLab/lisbet) model of social behaviour: it turns "
@@ -103,7 +105,7 @@ def _scores(history: list[dict[str, float]]) -> str:
         for name, value in last.items()
         if name not in ("epoch", "learning_rate", "gradient_norm")
     ]
-    said = f"After {len(history)} epochs; `dev` is what was held out.\n\n"
+    said = f"After {counted(len(history), 'epoch')}; `dev` is what was held out.\n\n"
     best = ""
     if "dev_loss" in last:
         row = min(history, key=lambda row: (row["dev_loss"] != row["dev_loss"], row["dev_loss"]))
@@ -147,7 +149,7 @@ def _data(trainer: "Trainer") -> str:
             f": {', '.join(map(escaped, ids))}" if len(ids) <= MANY else ", named in run_config.yml"
         )
         frames = max(bank.frames for bank in sampler.banks.values())
-        lines.append(f"* {sampler.part}: {len(ids)} recordings, {frames} frames{named}")
+        lines.append(f"* {sampler.part}: {counted(len(ids), 'recording')}, {frames} frames{named}")
     if "split_frames" in data:
         lines.append("* of each recording the last part is held out; run_config.yml says which")
     return "\n\n".join([lines[0], "\n".join(lines[1:])])
