@@ -108,8 +108,16 @@ def test_an_own_configuration_with_a_wrong_number_is_refused(number, devices, tm
 # Signals ---------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def hangup():
+    """The default action of SIGHUP, which the tests inherit as ignored if nohup started them."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP"])
-def test_a_signal_saves_and_stops(name, place, monkeypatch, capsys):
+def test_a_signal_saves_and_stops(name, place, hangup, monkeypatch, capsys):
     made = Trainer.train_step
 
     def train_step(trainer):
@@ -129,7 +137,7 @@ def test_a_signal_saves_and_stops(name, place, monkeypatch, capsys):
     assert signal.getsignal(getattr(signal, name)) == before
 
 
-def test_before_the_first_step_a_signal_writes_nothing():
+def test_before_the_first_step_a_signal_writes_nothing(hangup):
     with pytest.raises(StoppedError, match="stopped by SIGHUP before the first step"), StopSignal():
         os.kill(os.getpid(), signal.SIGHUP)
 
