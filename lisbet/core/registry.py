@@ -120,7 +120,7 @@ class Registry(Mapping[str, Plugin], Generic[Plugin]):
         if name not in self:
             known = unknown(self.kind, name, self)
             raise ConfigError(
-                f"{known}. One of another package must be installed with that package"
+                f"{known}. If another package offers it, install that package in this environment"
             )
         return name
 
