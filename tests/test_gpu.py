@@ -26,7 +26,7 @@ def test_no_step_waits_for_the_gpu(dataset, tmp_path, monkeypatch):
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(Trainer, "train_step", strict)
-    augmentation = "all_perm_id:p=0.5,rotation:p=0.5,gauss_jitter:p=0.5:window=4"
+    augmentation = "all_perm_id:p=0.5,rotation:p=0.5,gauss_jitter:p=0.5"
     main(["train_model", *TINY, "--epochs=1", "--log_every=1000", "--run_id=a",
           f"--data_augmentation={augmentation}", "data"])  # fmt: skip
     assert checked
