@@ -35,11 +35,14 @@ class Command:
     target : str
         ``module:function`` within the package. It is imported only when the command runs, because
         the module may need torch.
+    launches : bool
+        Whether ``--launch`` starts processes, if the command has that option.
     """
 
     name: str
     options: type[Options]
     target: str
+    launches: bool = True
 
     @property
     def fields(self) -> dict[str, FieldInfo]:
@@ -159,7 +162,7 @@ class Job:
     def run(self) -> None:
         """Import what the command needs and run it, where it is to run."""
         options = self.options
-        if isinstance(options, LaunchOptions):
+        if isinstance(options, LaunchOptions) and self.command.launches:
             if options.launch is not None and LAUNCHED not in os.environ:
                 return launch.start(self.command.name, self.words, options)
             environment.adopt_slurm()
@@ -204,6 +207,8 @@ COMMANDS = {
         Command("dataset_info", options.DatasetInfoOptions, "data.describe:dataset_info"),
         Command("convert_dataset", options.ConvertOptions, "data.zarr.convert:convert_dataset"),
         Command("train_model", options.TrainOptions, "training.train:train_model"),
+        Command("estimate", options.EstimateOptions, "commands.estimate:estimate", launches=False),
+        Command("benchmark", options.BenchmarkOptions, "commands.benchmark:benchmark"),
         Command("export_embedder", options.ExportOptions, "models.model_dir:export_embedder"),
         Command(
             "compute_embeddings",

@@ -1,9 +1,11 @@
 """A batch script for SLURM: the shipped one, filled in after its options were checked."""
 
+import math
 import re
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lisbet import __version__
 from lisbet.commands.launch import ALONE, FOLDERS, Launch
@@ -13,9 +15,18 @@ from lisbet.core.option_text import join_paths
 from lisbet.core.redact import redacted
 from lisbet.options import SlurmScriptOptions, TrainingOptions, TrainOptions
 
+if TYPE_CHECKING:
+    from lisbet.commands.estimate import Estimate
+
 TEMPLATE = "slurm/train.sbatch"
 SEED = '"$SLURM_ARRAY_TASK_ID"'
 """A job array over seeds is numbered by them."""
+MARGIN = 1.5
+"""How much more than estimated a job asks for."""
+START_MIN = 15
+"""Minutes of a job besides training: start-up, reading, and saving before the limit."""
+GPU_HOST_BYTES = 3 * 2**30
+"""Host memory that a process with a GPU takes for CUDA and its libraries, as an upper bound."""
 
 
 def slurm_script(options: SlurmScriptOptions) -> None:
@@ -27,7 +38,8 @@ def slurm_script(options: SlurmScriptOptions) -> None:
         If train_model would refuse the options, or the recordings where they are here.
     """
     train = _of_training(options)
-    _check(options, train)
+    if (found := _check(options, train)) is not None:
+        options = _with_estimate(options, found)
     path = next(folder / TEMPLATE for folder in FOLDERS if folder.is_dir())
     text = path.read_text("utf-8")
     title = f"# Written by betman slurm_script, lisbet {__version__}; submit it with sbatch.\n"
@@ -44,8 +56,8 @@ def _of_training(options: SlurmScriptOptions) -> TrainOptions:
     return TrainOptions(**given | {"resume": True})
 
 
-def _check(options: SlurmScriptOptions, train: TrainOptions) -> None:
-    """Check as train_model would, as far as this machine can."""
+def _check(options: SlurmScriptOptions, train: TrainOptions) -> "Estimate | None":
+    """Check as train_model would; estimate the run if its recordings are on this machine."""
     launch = Launch.find(options.launch)
     if options.processes > 1 and launch.settings["distributed_type"] == ALONE:
         raise ConfigError(
@@ -54,19 +66,43 @@ def _check(options: SlurmScriptOptions, train: TrainOptions) -> None:
         )
     import torch
 
+    from lisbet.commands.estimate import estimate_of
     from lisbet.training.datasets.batching import Batching
     from lisbet.training.inputs import TrainingInputs, check_without_recordings
 
     Batching.of(train.batch_size, options.processes, train.micro_batch_size)
     check_without_recordings(train)
     absent = [str(path) for path in train.data_path if not path.exists()]
+    found = None
     if not absent:
-        TrainingInputs.from_options(train, torch.device("cpu"))
+        inputs = TrainingInputs.from_options(train, torch.device("cpu"))
+        micro = train.micro_batch_size or train.batch_size
+        found = estimate_of(options, inputs, options.processes, micro)
     for name in ("container", "venv"):
         path: Path | None = getattr(options, name)
         absent += [str(path)] if path is not None and not path.exists() else []
     for path_ in absent:
         print(f"betman: note: {redacted(path_)} is not here; the job needs it", file=sys.stderr)
+    return found
+
+
+def _with_estimate(options: SlurmScriptOptions, found: "Estimate") -> SlurmScriptOptions:
+    """Use the estimated time where none is given, and print what else the job needs."""
+    node = options.processes // options.nodes
+    host = found.host(on_gpu=options.gpus_per_node > 0)
+    gigabytes = math.ceil(
+        MARGIN * node * (host + GPU_HOST_BYTES * bool(options.gpus_per_node)) / 2**30
+    )
+    notes = [] if options.mem else [f"--mem={gigabytes}G is estimated to be enough"]
+    if options.rate is None:
+        notes.append("pass --rate=WINDOWS_PER_SECOND, see betman benchmark, to estimate --time")
+    elif "time" not in options.model_fields_set:
+        minutes = START_MIN + math.ceil(MARGIN * found.seconds(options.rate) / 60)
+        options = options.model_copy(update={"time": f"{minutes // 60:02}:{minutes % 60:02}:00"})
+        notes.append(f"--time={options.time} is estimated")
+    for note in notes:
+        print(f"betman: note: {note}", file=sys.stderr)
+    return options
 
 
 def _directives(options: SlurmScriptOptions) -> dict[str, str | None]:

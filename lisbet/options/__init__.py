@@ -32,6 +32,7 @@ from lisbet.options._fetch import (
     FetchOptions,
 )
 from lisbet.options._look import DoctorOptions, PlotHistoryOptions, RunsOptions
+from lisbet.options._measure import BenchmarkOptions, EstimateOptions
 from lisbet.options._model import BACKBONE_SIZES, ModelOptions, OptimizationOptions
 from lisbet.options._outputs import CheckpointOptions, TrackingOptions
 from lisbet.options._recordings import DataOptions
@@ -45,6 +46,7 @@ __all__ = [
     "LAUNCH_OPTIONS",
     "PUBLISHED_MODELS",
     "AnnotateOptions",
+    "BenchmarkOptions",
     "CheckpointOptions",
     "ConsolidateOptions",
     "ConvertOptions",
@@ -52,6 +54,7 @@ __all__ = [
     "DatasetInfoOptions",
     "DoctorOptions",
     "EmbeddingOptions",
+    "EstimateOptions",
     "EvaluateOptions",
     "ExportOptions",
     "FetchModelOptions",

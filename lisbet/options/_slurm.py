@@ -70,7 +70,18 @@ class SlurmScriptOptions(TrainingOptions):
     cpus_per_task: int = option(8, "CPU cores per node", affects="nothing", group="job", ge=1)
     mem: Word | None = option(None, "memory per node, such as 32G", affects="nothing", group="job")
     time: Time = option(
-        "04:00:00", "time limit, in a format of sbatch", affects="nothing", group="job"
+        "04:00:00",
+        "time limit, in a format of sbatch; default with --rate: what the run is estimated to take",
+        affects="nothing",
+        group="job",
+    )
+    rate: float | None = option(
+        None,
+        "windows per second that one process trains on those nodes, as betman benchmark prints it "
+        "there; see betman estimate",
+        affects="nothing",
+        group="job",
+        gt=0,
     )
     partition: Word | None = option(None, "SLURM partition", affects="nothing", group="job")
     account: Word | None = option(None, "SLURM account to charge", affects="nothing", group="job")

@@ -35,11 +35,16 @@ log = logging.getLogger(__name__)
 
 def train_model(options: TrainOptions) -> None:
     """Train a model, on every process that was started."""
-    keep_freed_memory()
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
+    set_up(options)
     session = distributed_session(options.mixed_precision, compiled=options.compile)
     with StopSignal(options.max_time) as stop, session as accelerator:
         train_on(accelerator, options, stop)
+
+
+def set_up(options: TrainOptions) -> None:
+    """Set what holds for the whole process, before it starts."""
+    keep_freed_memory()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
 
 
 def train_on(accelerator: Accelerator, options: TrainOptions, stop: StopSignal) -> None:
