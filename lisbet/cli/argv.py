@@ -75,7 +75,7 @@ def _option(name: str, command: Command, *, has_value: bool) -> tuple[str, bool]
     if positive in command.fields and command.is_switch(positive) and not has_value:
         return positive, True
     near = difflib.get_close_matches(name, command.fields, n=1)
-    hint = f"; did you mean --{near[0]}?" if near else ""
+    hint = f"; did you mean --{near[0]}?" if near else "."
     raise ConfigError(
         f"{command.name} has no option --{name}{hint} See betman {command.name} --help"
     )
