@@ -264,11 +264,13 @@ def test_two_at_once_into_one_folder(tmp_path):
         results.require_writable(["a", "b"])
     for value, results in ((1, one), (2, other)):
         results.write("a", pd.DataFrame([value]))
+        results.wait()
     assert pd.read_csv(tmp_path / "e/a/t.csv", index_col=0).to_numpy().tolist() == [[2]]
     (tmp_path / "e" / "b").mkdir()
     (tmp_path / "e" / "b" / "t.csv").write_text("theirs")
     with pytest.raises(OutputError, match="not written by betman"):
         one.write("b", pd.DataFrame([1]))
+        one.wait()
     assert (tmp_path / "e" / "b" / "t.csv").read_text() == "theirs"
 
 

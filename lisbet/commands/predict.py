@@ -2,10 +2,13 @@
 
 import logging
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -40,10 +43,14 @@ log = logging.getLogger(__name__)
 
 Given = TypeVar("Given", bound=InferenceOptions)
 
+MOST_PENDING = 2
+"""Tables that wait to be written while the next recording is computed."""
+
 
 def compute_embeddings(options: EmbeddingOptions) -> None:
     """Write the embedding of every frame of every recording."""
-    with distributed_session(sharded=False) as accelerator:
+    with ExitStack() as session:
+        accelerator = session.enter_context(distributed_session(sharded=False))
         config = model_dir.read_config(options.model_path)
         if model_dir.EMBEDDING not in config.out_heads:
             raise ModelError(
@@ -53,6 +60,7 @@ def compute_embeddings(options: EmbeddingOptions) -> None:
         options = prepared_as(options, config)
         folder = options.output_path / "embeddings"
         results = Results(folder, EMBEDDINGS, options.overwrite, accelerator)
+        session.enter_context(results)
         results.require_before_reading(options, config)
         config, model = model_dir.load_model(options.model_path, options.weights_path)
         bank = load_bank(options, config)
@@ -61,6 +69,7 @@ def compute_embeddings(options: EmbeddingOptions) -> None:
             model, model_dir.EMBEDDING, bank, config.window, options, accelerator
         ):
             results.write(record_id, pd.DataFrame(values))
+        results.wait()
         accelerator.wait_for_everyone()
         results.finish()
         accelerator.print(f"embeddings of {counted(len(bank), 'recording')} written to {folder}")
@@ -68,12 +77,14 @@ def compute_embeddings(options: EmbeddingOptions) -> None:
 
 def annotate_behavior(options: AnnotateOptions) -> None:
     """Write the behaviours of every frame of every recording."""
-    with distributed_session(sharded=False) as accelerator:
+    with ExitStack() as session:
+        accelerator = session.enter_context(distributed_session(sharded=False))
         config = model_dir.read_config(options.model_path)
         task = supervised_head(config, options.task)
         options = prepared_as(options, config)
         folder = options.output_path / "annotations"
         results = Results(folder, ANNOTATIONS, options.overwrite, accelerator)
+        session.enter_context(results)
         results.require_before_reading(options, config)
         config, model = model_dir.load_model(options.model_path, options.weights_path)
         columns, decide = class_names(config, task), supervised_task(task).decide
@@ -82,6 +93,7 @@ def annotate_behavior(options: AnnotateOptions) -> None:
         for record_id, logits in outputs(model, task, bank, config.window, options, accelerator):
             table = pd.DataFrame(decide(logits).astype(int), columns=columns)
             results.write(record_id, table)
+        results.wait()
         accelerator.wait_for_everyone()
         results.finish()
         accelerator.print(f"annotations of {counted(len(bank), 'recording')} written to {folder}")
@@ -109,6 +121,14 @@ class Results:
         self.folder, self.name, self.overwrite = folder, name, overwrite
         self.is_main_process = accelerator.is_main_process
         self.notes = write_log.WriteLog(folder)
+        self._writer = ThreadPoolExecutor(1, "write results")
+        self._pending: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.shutdown(cancel_futures=True)
 
     def require_before_reading(self, options: InferenceOptions, config: ModelConfig) -> None:
         """Check what can be checked before weights and recordings are read.
@@ -180,7 +200,32 @@ class Results:
             self.model.write(self.folder)
 
     def write(self, record_id: str, table: pd.DataFrame) -> None:
-        """Write the table of a recording.
+        """Write the table of a recording while this thread goes on; see `wait`.
+
+        At most `MOST_PENDING` tables wait in memory.
+
+        Raises
+        ------
+        LisbetError, OSError
+            If an earlier table could not be written.
+        """
+        while len(self._pending) >= MOST_PENDING:
+            self._pending.popleft().result()
+        self._pending.append(self._writer.submit(self._write, record_id, table))
+
+    def wait(self) -> None:
+        """Wait until all tables are written.
+
+        Raises
+        ------
+        LisbetError, OSError
+            If one could not be written.
+        """
+        while self._pending:
+            self._pending.popleft().result()
+
+    def _write(self, record_id: str, table: pd.DataFrame) -> None:
+        """Write a table.
 
         It replaces one of ours: nothing was there when `require_writable` checked, so that another
         process of this command wrote it meanwhile; or it was to be replaced.
