@@ -9,8 +9,9 @@ processes of its own, so that one that fails leaves the others:
               back end
 * equality    samples of CPU and GPU compared bit by bit, losses and weights after 20 steps
 * speed       windows per second of a training step, over batch size, precision and mode:
-              eager (as betman runs), compile (torch.compile), graph (forward, backward and
-              optimizer replayed as one CUDA graph)
+              eager (as betman runs), compile (torch.compile), "compile, graphs" (its forward and
+              backward replayed as CUDA graphs), graph (forward, backward and optimizer replayed
+              as one CUDA graph, without torch.compile)
 * train       betman train_model for three epochs of 400,000 windows each, stopped and resumed
 * strategies  the same command with each launch file that one GPU can show
 * published   the published tool (PyPI lisbet 0.4.3), if --published names a Python that has it

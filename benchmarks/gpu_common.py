@@ -51,7 +51,7 @@ class Sizes:
     frames: int = EPOCH_WINDOWS // 4
     window: int = 200
     batches: tuple[int, ...] = (32, 128, 512, 2048, 8192)
-    compiled: tuple[int, ...] = (512,)
+    compiled: tuple[int, ...] = (32, 512)
     network: list[str] = field(default_factory=lambda: NETWORK)
     product: int = 8192
     seconds: float = 1.0

@@ -80,7 +80,7 @@ def flop_of(inputs: TrainingInputs) -> float:
     """
     network, row = MultiTaskModel(inputs.config), _one_row(inputs)
     counter = FlopCounterMode(display=False)
-    with _unfused(), counter:
+    with unfused(), counter:
         logits = forward(network, row)
         torch.stack(
             [task.loss(logits[name], row[name][1]) for name, task in inputs.tasks.items()]
@@ -94,7 +94,7 @@ def _one_row(inputs: TrainingInputs) -> Batch:
 
 
 @contextmanager
-def _unfused() -> Iterator[None]:
+def unfused() -> Iterator[None]:
     """Compute attention and LSTM by matrix products, which PyTorch counts: nothing else it does."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
