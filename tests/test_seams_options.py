@@ -231,7 +231,7 @@ JOB = {
     "nodes": "2", "gpus_per_node": "0", "processes_per_node": "3", "cpus_per_task": "16",
     "mem": "32G", "time": "12:30:00", "partition": "0x10", "account": "1e3", "qos": "no",
     "job_name": "007", "seeds": "1,2", "container": "a.sif", "bind": "null", "venv": "2024-01-01",
-    "launch": "on",
+    "launch": "on", "rate": "1e3",
 }  # fmt: skip
 
 
