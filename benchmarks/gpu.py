@@ -14,7 +14,8 @@ processes of its own, so that one that fails leaves the others:
               as one CUDA graph, without torch.compile)
 * train       betman train_model for three epochs of 400,000 windows each, stopped and resumed
 * strategies  the same command with each launch file that one GPU can show
-* published   the published tool (PyPI lisbet 0.4.3), if --published names a Python that has it
+* published   the published tool (PyPI lisbet 0.4.3), if --published names an environment that has
+              it, see benchmarks/published.py
 
 Needs torch 2.10 or later and a CUDA device. With --tiny everything is made small, so that it also
 runs on a CPU, in about a minute; the numbers then say nothing.
@@ -59,7 +60,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8, help="no part starts later")
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--batches", help="windows of each task in a batch, comma separated")
-    parser.add_argument("--published", default=None, help="a Python that has lisbet 0.4.3")
+    parser.add_argument(
+        "--published", default=None, help="a virtual environment that has lisbet 0.4.3"
+    )
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)

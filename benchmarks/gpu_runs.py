@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gpu_common import AUGMENTATION, EPOCH_WINDOWS, TINY, Keep, Sizes
+from published import TASKS, write_recordings
+
+from lisbet.options import BACKBONE_SIZES
 
 
 def betman(*words: str, stop_at: str | None = None) -> float:
@@ -115,14 +118,19 @@ def strategies(sizes: Sizes, keep: Keep) -> None:
         )
 
 
-def published(sizes: Sizes, python: str | None, keep: Keep) -> None:
-    """Time an epoch of the published tool, if there is a Python that has it."""
-    if python is None:
+def published(sizes: Sizes, environment: str | None, keep: Keep) -> None:
+    """Time an epoch of the published tool, if there is an environment that has it."""
+    if environment is None:
         return
+    write_recordings("netcdf3", sizes.frames)
+    settings = []
+    for word in sizes.network:
+        name, _, value = word.removeprefix("--").partition("=")
+        settings += ["--set", f"backbone.{BACKBONE_SIZES[name]}={value}"]
     began = time.monotonic()
     done = subprocess.run(
-        [python, "-m", "lisbet.cli", "train_model", "few", *sizes.network, "--epochs=1",
-         f"--window_size={sizes.window}", "--batch_size=128"],
+        [Path(environment, "bin", "betman"), "train_model", TASKS, "--data_format=movement",
+         *settings, "--epochs=1", f"--window_size={sizes.window}", "--batch_size=128", "netcdf3"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch.utils.flop_counter import FlopCounterMode
 
 from lisbet.core import drawing
@@ -207,6 +208,10 @@ def figure(found: dict[str, list[Point]]) -> Figure:
         axes.loglog(where, [point.sampling_s for point in points], "^:", label="drawing windows")
         axes.set(title=axis, xlabel="weights" if axis == "network" else axis,
                  ylabel="seconds of a step")  # fmt: skip
+        if axis != "network":
+            axes.set_xticks(where, [f"{value:,}" for value in where], fontsize=8)
+        for side in (axes.xaxis, axes.yaxis):
+            side.set_minor_formatter(NullFormatter())
     picture.axes[0].legend(fontsize=8)
     return picture
 

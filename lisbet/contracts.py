@@ -80,7 +80,9 @@ def check_task(kind: type[Task], **settings: object) -> None:
     same = torch.equal(gather(bank, again, WINDOW), windows)
     assert same, "samples are not a function of `uniform`"
     assert np.array_equal(labels, same_labels), "labels are not a function of `uniform`"
-    if not task.supervised:
+    if task.around is not None:
+        labels = _measured(task, gather(bank, index, task.around))
+    elif not task.supervised:
         assert labels.dtype == np.float32, f"labels must be float32, not {labels.dtype}"
         assert {*labels.tolist()} == {0.0, 1.0}, "labels must be 0 and 1, and both come up"
     _check_transform(task, windows, uniform)
@@ -101,6 +103,21 @@ def check_task(kind: type[Task], **settings: object) -> None:
     _check_score(task, logits.detach(), answers)
     if isinstance(task, SupervisedTask):
         _check_supervised(task, logits.detach().numpy(), bank)
+
+
+def _measured(task: Task, around: torch.Tensor) -> np.ndarray:
+    """Return the labels that a task computes from tracks."""
+    task.standardise(around)
+    labels = task.measure(around.clone())
+    assert isinstance(labels, torch.Tensor), "measure must return a tensor"
+    assert len(labels) == len(around), "one label for each sample is needed"
+    again = task.measure(around.clone())
+    assert torch.equal(labels.nan_to_num(), again.nan_to_num()), "measure is not a function"
+    one = task.measure(around[5:6].clone())[0]
+    torch.testing.assert_close(
+        one, labels[5], equal_nan=True, msg="the label of a sample depends on the others"
+    )
+    return labels.numpy()
 
 
 def _check_transform(task: Task, windows: torch.Tensor, uniform: np.ndarray) -> None:

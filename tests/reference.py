@@ -85,3 +85,76 @@ def warp(u, recordings, size, offset):
     where = np.linspace(0, count - 1, size)
     x = np.stack([np.interp(where, np.arange(count), column) for column in flat.T], axis=1)
     return x.reshape(size, *taken.shape[1:]), int(speed > 1)
+
+
+# Kinematics: loops over frames, animals and keypoints ---------------------------------------------
+
+
+def kinematics(tracks, axis):
+    """Quantities of each frame of one recording (frames, individuals, keypoints, space)."""
+    frames, individuals = tracks.shape[:2]
+    points = np.where((tracks != 0).any(-1, keepdims=True), tracks, np.nan).astype(float)
+    pairs = [(a, b) for a in range(individuals) for b in range(a + 1, individuals)]
+    return np.array([_quantities(points, frame, pairs, axis) for frame in range(frames)])
+
+
+def _quantities(points, frame, pairs, axis):
+    individuals = points.shape[1]
+    centres = [mean_of(list(points[frame, a])) for a in range(individuals)]
+    found = [
+        np.log(np.linalg.norm(_velocity(points, frame, a)) + 0.0005) for a in range(individuals)
+    ]
+    found += [np.log(_distance(points, frame, a, b) + 0.005) for a, b in pairs]
+    for a, b in pairs:
+        gaps = [np.linalg.norm(p - q) for p in points[frame, a] for q in points[frame, b]]
+        gaps = [gap for gap in gaps if np.isfinite(gap)]
+        found.append(np.log(min(gaps) + 0.005) if gaps else np.nan)
+    for a, b in pairs:
+        if 2 <= frame < len(points) - 2:
+            change = _distance(points, frame + 2, a, b) - _distance(points, frame - 2, a, b)
+            found.append(np.arcsinh(-change / 4 / 0.0005))
+        else:
+            found.append(np.nan)
+    if axis is not None:
+        for a, b in [both for pair in pairs for both in (pair, pair[::-1])]:
+            heading = points[frame, a, axis[0]] - points[frame, a, axis[1]]
+            other = centres[b] - centres[a]
+            found.append(heading @ other / np.linalg.norm(heading) / np.linalg.norm(other))
+    return found
+
+
+def _velocity(points, frame, a):
+    if not 2 <= frame < len(points) - 2:
+        return np.array([np.nan])
+    return mean_of(
+        [(q - p) / 4 for p, q in zip(points[frame - 2, a], points[frame + 2, a], strict=True)]
+    )
+
+
+def _distance(points, frame, a, b):
+    return np.linalg.norm(mean_of(list(points[frame, a])) - mean_of(list(points[frame, b])))
+
+
+def mean_of(values):
+    """Mean of those that are numbers; NaN if none is."""
+    there = [value for value in values if np.isfinite(value).all()]
+    return sum(there) / len(there) if there else np.full_like(values[0], np.nan)
+
+
+def described(series, frame):
+    """The quantities of a frame, their means over spans around it, and their changes."""
+    found = list(series[frame])
+    for span in (15, 31, 61):
+        rows = range(frame - span // 2, frame + span // 2 + 1)
+        padded = [
+            series[r] if 0 <= r < len(series) else np.full(series.shape[1], np.nan) for r in rows
+        ]
+        half = span // 2
+        for part in (padded, None):
+            for column in range(series.shape[1]):
+                if part is not None:
+                    found.append(mean_of([row[column] for row in padded]))
+                else:
+                    before = mean_of([row[column] for row in padded[:half]])
+                    found.append(mean_of([row[column] for row in padded[half + 1 :]]) - before)
+    return np.array(found)

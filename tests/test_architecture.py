@@ -10,6 +10,7 @@ LAYERS = [  # from top to bottom; packages on one line do not import each other
     ["cli"],
     ["commands", "contracts"],
     ["training"],
+    ["probing"],
     ["tasks"],
     ["data", "models"],
     ["options"],

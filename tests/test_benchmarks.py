@@ -36,3 +36,52 @@ def test_the_gpu_benchmark_goes_on_after_a_part_that_failed(tmp_path):
     ]
     assert len(resumed) == 2
     assert max(resumed) == 0
+
+
+def run(script: str, *words: object, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / script, *map(str, words)], capture_output=True, text=True,
+        timeout=300, check=False, cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_benchmark_of_growing_work(tmp_path):
+    said = run("growth.py", "--tiny", "--seconds=0.01", "--axes=batch,network", folder=tmp_path)
+    rows = [line.split("|") for line in said.splitlines() if line.startswith(("| batch", "| net"))]
+    assert len(rows) == 4
+    assert all(float(row[4].replace(",", "")) > 0 for row in rows)
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_benchmark_of_embeddings(tmp_path):
+    fetched = subprocess.run(
+        [sys.executable, "-m", "lisbet", "fetch_dataset", "SampleData"], cwd=tmp_path, check=True,
+        capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert fetched.returncode == 0
+    said = run(
+        "quality.py", "--tiny", "--data=sample=datasets/SampleData:movement", "--folds=2",
+        "--scored=1", "--recordings=6", "--variants=social,four tasks", folder=tmp_path,
+    )  # fmt: skip
+    assert "| social, averaged |" in said
+    assert "| kinematics, averaged |" in said
+    assert len((tmp_path / "quality.csv").read_text().splitlines()) > 10
+    assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_stand_in_of_the_comparison_with_the_published_tool(tmp_path):
+    """What it takes the place of: functions of torchvision that compose, and names of networks."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import published
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    module: dict = {}
+    exec(published.STAND_IN["transforms"], module)
+    assert module["Compose"]([lambda x: x + 1, lambda x: 2 * x])(3) == 8
+    words = published.training("betman", published.NETWORKS["16x2"], "run")
+    assert "--emb_dim=16" in words
+    words = published.training("published", published.NETWORKS["16x2"], "run")
+    assert words[words.index("--set") + 1] == "backbone.embedding_dim=16"

@@ -11,7 +11,7 @@ import pytest
 from conftest import TINY, walk, write_recording
 
 from lisbet.cli import main, parse
-from lisbet.commands.history_page import RunHistory, page
+from lisbet.commands.pictures.history_page import RunHistory, page
 from lisbet.core.config import Features
 from lisbet.training.logging.model_card import code, escaped
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -21,9 +21,23 @@ class Augmentation(Config):
     ----------
     p : float
         Probability with which a sample is changed.
+
+    Attributes
+    ----------
+    geometric : bool
+        Whether it changes all frames of a sample alike, as another camera or other names of the
+        individuals would. Labels that are computed from tracks then follow the change; they do not
+        follow noise.
     """
 
+    geometric: ClassVar[bool] = False
+
     p: float = Field(1.0, ge=0, le=1)
+
+    @property
+    def framewise(self) -> bool:
+        """Whether the change of a frame does not depend on the other frames of its window."""
+        return self.geometric
 
     @property
     def name(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 class AllPermAx(Augmentation):
     """For data in which the orientation of the coordinate system means nothing."""
+
+    geometric: ClassVar[bool] = True
 
     def check(self, features: Features, window: Window) -> None:
         """Refuse a single axis."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 class AllPermId(Augmentation):
     """For data in which the labels of the individuals mean nothing."""
+
+    geometric: ClassVar[bool] = True
 
     def check(self, features: Features, window: Window) -> None:
         """Refuse a single individual."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ class Reflection(PointAugmentation):
 
     For animals that are as likely to turn left as right.
     """
+
+    geometric: ClassVar[bool] = True
 
     def columns(self, features: Features) -> int:
         """Return zero: a window is mirrored or not."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from functools import reduce
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -29,8 +30,15 @@ class Rotation(PointAugmentation):
         about the middle until all fit; nothing.
     """
 
+    geometric: ClassVar[bool] = True
+
     max_angle: float = Field(180.0, ge=0, le=180)
     mode: Literal["truncate", "rescale", "none"] = "truncate"
+
+    @property
+    def framewise(self) -> bool:
+        """Whether a window is not shrunk until all of its frames fit."""
+        return self.mode != "rescale"
 
     def check(self, features: Features, window: Window) -> None:
         """Refuse anything but two or three dimensions."""
@@ -57,7 +65,7 @@ class Rotation(PointAugmentation):
         centred = (windows - CENTRE).unbind(-1)
         turned = torch.stack(
             [
-                torch.stack([entries[:, row, k] * x for k, x in enumerate(centred)]).sum(dim=0)
+                reduce(torch.add, (entries[:, row, k] * x for k, x in enumerate(centred)))
                 for row in range(len(centred))
             ],
             dim=-1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -28,6 +28,8 @@ class Scaling(PointAugmentation):
     mode : {"truncate", "none"}
         Whether coordinates that leave [0, 1] are clamped.
     """
+
+    geometric: ClassVar[bool] = True
 
     max_factor: float = Field(1.2, gt=1, le=10)
     mode: Literal["truncate", "none"] = "truncate"

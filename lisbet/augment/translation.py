@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -24,6 +24,8 @@ class Translation(PointAugmentation):
     mode : {"truncate", "none"}
         Whether coordinates that leave [0, 1] are clamped.
     """
+
+    geometric: ClassVar[bool] = True
 
     max_shift: float = Field(0.1, gt=0, le=1)
     mode: Literal["truncate", "none"] = "truncate"

@@ -221,6 +221,7 @@ COMMANDS = {
             "commands.predict:annotate_behavior",
         ),
         Command("evaluate_model", options.EvaluateOptions, "commands.evaluation:evaluate_model"),
+        Command("probe", options.ProbeOptions, "commands.probe:probe"),
         Command(
             "consolidate_checkpoint",
             options.ConsolidateOptions,
@@ -236,11 +237,11 @@ COMMANDS = {
         Command("model_info", options.InfoOptions, "models.model_dir:model_info"),
         Command("runs", options.RunsOptions, "commands.runs:runs"),
         Command("doctor", options.DoctorOptions, "commands.doctor:doctor"),
-        Command("plot_history", options.PlotHistoryOptions, "commands.plots:plot_history"),
+        Command("plot_history", options.PlotHistoryOptions, "commands.pictures.plots:plot_history"),
         Command(
             "plot_embeddings",
             options.PlotEmbeddingsOptions,
-            "commands.plots:plot_embeddings",
+            "commands.pictures.plots:plot_embeddings",
         ),
     )
 }

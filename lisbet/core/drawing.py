@@ -11,6 +11,9 @@ from lisbet.core.storage.files import write_file
 
 DPI = 110
 PICTURES = (".png", ".pdf", ".svg")
+NEUTRAL, ACCENT = "#999999", "#0072B2"
+"""Grey and blue, which colour-blind readers tell apart (Okabe and Ito,
+https://jfly.uni-koeln.de/color)."""
 
 
 def scatter(axes: Axes, plane: np.ndarray, names: np.ndarray) -> None:

@@ -168,6 +168,7 @@ def export_embedder(options: ExportOptions) -> None:
         update={
             "model_id": folder.name,
             "behaviors": {},
+            "targets": {},
             "out_heads": {
                 EMBEDDING: EmbeddingHeadConfig(output_token_idx=config.window.output_token)
             },

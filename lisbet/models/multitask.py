@@ -32,6 +32,8 @@ class ModelConfig(Config):
         default_factory=dict
     )
     """Classes of the supervised heads; a key of ours that other programs ignore."""
+    targets: dict[str, JsonDict] = Field(default_factory=dict)
+    """Names, means and standard deviations of what heads of computed labels predict; also ours."""
     preparation: Preparation | None = None
     """How the recordings were prepared that it was trained on; another key of ours."""
 

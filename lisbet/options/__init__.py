@@ -12,8 +12,10 @@ from lisbet.options._apply import (
     ExportOptions,
     InferenceOptions,
     InfoOptions,
+    LabelledOptions,
     LaunchConfigsOptions,
     PlotEmbeddingsOptions,
+    ProbeOptions,
     VerifyOptions,
 )
 from lisbet.options._base import (
@@ -61,6 +63,7 @@ __all__ = [
     "FetchOptions",
     "InferenceOptions",
     "InfoOptions",
+    "LabelledOptions",
     "LaunchConfigsOptions",
     "LaunchOptions",
     "ModelOptions",
@@ -68,6 +71,7 @@ __all__ = [
     "Options",
     "PlotEmbeddingsOptions",
     "PlotHistoryOptions",
+    "ProbeOptions",
     "RunsOptions",
     "SlurmScriptOptions",
     "TrackingOptions",

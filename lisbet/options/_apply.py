@@ -105,7 +105,24 @@ models/mice/weights/weights_last.pt
     )
 
 
-class EvaluateOptions(InferenceOptions):
+class LabelledOptions(InferenceOptions):
+    """What comparing a model with annotations takes."""
+
+    annot_format: AnnotationFormat = option(
+        "movement",
+        "format of the annotations",
+        affects="data",
+        group="data",
+        known=LABEL_READER_NAMES,
+    )
+
+    @property
+    def dataset(self) -> Dataset:
+        """The folder of recordings, with the formats of its files."""
+        return Dataset(path=self.data_path, format=self.data_format, annotations=self.annot_format)
+
+
+class EvaluateOptions(LabelledOptions):
     """Compare a model with annotations.
 
     Writes evaluations/<model_id>/: evaluation_report.yml, confusion_matrix.csv and .png.
@@ -116,13 +133,6 @@ class EvaluateOptions(InferenceOptions):
 models/mice/weights/weights_last.pt
     """
 
-    annot_format: AnnotationFormat = option(
-        "movement",
-        "format of the annotations",
-        affects="data",
-        group="data",
-        known=LABEL_READER_NAMES,
-    )
     task: str | None = option(
         None, "supervised head to evaluate, for a model that has several", affects="nothing"
     )
@@ -147,10 +157,53 @@ models/mice/weights/weights_last.pt
         False, "replace results that betman wrote before", affects="nothing", group="output"
     )
 
-    @property
-    def dataset(self) -> Dataset:
-        """The folder of recordings, with the formats of its files."""
-        return Dataset(path=self.data_path, format=self.data_format, annotations=self.annot_format)
+
+class ProbeOptions(LabelledOptions):
+    """Measure how much of the annotated behaviour can be read off the embedding of a model.
+
+    A linear classifier is fitted to the embeddings of some recordings and scored on the others, and
+    so are features made by hand. Writes probes/<model_id>/: probe_report.yml, probe_scores.csv and
+    .png.
+
+    Examples
+    --------
+    betman probe --annot_format=boris datasets/mice models/mice/model_config.yml \
+models/mice/weights/weights_last.pt
+    """
+
+    folds: int = option(
+        5,
+        "number of parts that the recordings are divided into; each is scored by a classifier that "
+        "is fitted to the others. Of fewer recordings, each is a part",
+        affects="nothing",
+        ge=2,
+    )
+    seeds: int = option(
+        1, "how often recordings are divided into folds anew", affects="nothing", ge=1
+    )
+    seed: int = option(
+        1991, "seed of the folds and of the untrained network", affects="nothing", ge=0
+    )
+    max_frames: int = option(
+        60_000,
+        "number of frames, evenly spread over all recordings, that are used for fitting and "
+        "scoring",
+        affects="nothing",
+        ge=100,
+    )
+    front: str | None = option(
+        None,
+        "keypoint at the front of an animal, for the headings among the features made by hand; "
+        "default: guessed from the names",
+        affects="nothing",
+    )
+    back: str | None = option(None, "keypoint at the back of an animal", affects="nothing")
+    output_path: Path = option(
+        Path("."), "folder that contains probes/", affects="nothing", group="output"
+    )
+    overwrite: bool = option(
+        False, "replace results that betman wrote before", affects="nothing", group="output"
+    )
 
 
 class ConsolidateOptions(Options):

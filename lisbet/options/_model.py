@@ -98,6 +98,13 @@ class ModelOptions(Options):
         affects="model",
         group="model",
     )
+    condition_input: bool = option(
+        False,
+        "train on differences of points that have unit variance; the weights that are written are "
+        "those for coordinates as they are",
+        affects="model",
+        group="model",
+    )
     load_backbone_weights: Path | None = option(
         None,
         "weights of another model; the backbone starts from them",

@@ -122,6 +122,15 @@ class TrackingOptions(Options):
         group="tracking",
         ge=0,
     )
+    probe_every: int = option(
+        0,
+        "number of epochs between two linear probes of the embedding, which are logged: a "
+        "classifier is fitted to annotated recordings and scored on held-out ones, see betman "
+        "probe; 0 for none",
+        affects="model",
+        group="tracking",
+        ge=0,
+    )
     tensorboard: bool = option(False, "log to TensorBoard", affects="run", group="tracking")
     wandb: bool = option(False, "log to Weights & Biases (W&B)", affects="run", group="tracking")
     loggers: Words | None = option(

@@ -1,12 +1,13 @@
 """The options of training."""
 
 import itertools
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
 from lisbet.core.config import Dataset
 from lisbet.core.errors import ConfigError, unknown
+from lisbet.core.json_types import JsonDict
 from lisbet.core.option_values import TaskData
 from lisbet.options._base import (
     LABEL_READER_NAMES,
@@ -24,6 +25,29 @@ from lisbet.options._model import ModelOptions, OptimizationOptions
 from lisbet.options._outputs import CheckpointOptions, TrackingOptions
 from lisbet.options._recordings import DataOptions
 from lisbet.options._split import SplitOptions
+
+PUBLISHED, SOCIAL = "published", "social"
+VALUES: dict[str, JsonDict] = {
+    PUBLISHED: {},
+    SOCIAL: {
+        "task_ids": "kinematics",
+        "data_augmentation": "all_perm_id:p=0.5,reflection:p=0.5,rotation:mode=none,"
+        "scaling:mode=none,translation:mode=none",
+        "window_size": "60",
+        "emb_dim": "32",
+        "num_layers": "2",
+        "num_heads": "4",
+        "hidden_dim": "128",
+        "condition_input": "true",
+        "learning_rate": "2e-3",
+        "schedule": "cosine",
+        "warmup_share": "0.03",
+        "clip_grad_norm": "1",
+    },
+}
+"""By name, as they would be typed. `published` are the defaults."""
+OF_TRANSFORMER = ("num_heads", "num_layers", "hidden_dim", "condition_input")
+"""Not used where another backbone is asked for."""
 
 
 class TrainingOptions(
@@ -59,6 +83,14 @@ class TrainingOptions(
         affects="model",
         group="data",
     )
+    preset: Literal["published", "social"] = option(
+        PUBLISHED,
+        "values of options that are used together; options that are given take precedence: "
+        "published (the defaults, as the published tool trains), or social (embeddings of social "
+        "behaviour, see docs/embeddings.md)",
+        affects="model",
+        group="tasks",
+    )
     task_data: TaskDataText = option(
         TaskData(),
         "data paths on which each task is trained, numbered from 0: "
@@ -66,6 +98,11 @@ class TrainingOptions(
         affects="model",
         group="tasks",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, given: JsonDict) -> JsonDict:
+        return with_preset(given)
 
     @model_validator(mode="after")
     def _datasets_and_tasks_match(self) -> Self:
@@ -130,3 +167,22 @@ def _for_each(name: str, given: tuple[str, ...], count: int) -> tuple[str, ...]:
     if len(given) not in (1, count):
         raise ConfigError(f"--{name} has {len(given)} values for {count} data paths")
     return given * count if len(given) == 1 else given
+
+
+def with_preset(given: JsonDict) -> JsonDict:
+    """Fill in the values of the preset where no others are given.
+
+    The window of a preset is centred on the frame that it describes, whatever its size.
+    """
+    preset = VALUES.get(str(given.get("preset", PUBLISHED)), {})
+    if not preset:
+        return given
+    values = dict(preset)
+    if "warmup_epochs" in given:
+        values.pop("warmup_share")
+    if not str(given.get("backbone_preset", "transformer")).startswith("transformer"):
+        values = {name: value for name, value in values.items() if name not in OF_TRANSFORMER}
+    size = str(given.get("window_size", values["window_size"]))
+    if size.isdecimal():
+        values["window_offset"] = str(max(int(size) // 2 - 1, 0))
+    return values | given

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from lisbet.core.config import Config, Window
 from lisbet.core.errors import DataError
+from lisbet.core.json_types import JsonDict
 from lisbet.data.bank import Bank, WindowIndex
 from lisbet.models.heads import AnyHeadConfig, WindowHeadConfig
 from lisbet.tasks._counts import accuracy
@@ -32,6 +33,9 @@ class Task(Config):
         Whether it also changes windows in a way that a WindowIndex cannot express, see `transform`.
     slowest : float
         Smallest speed, relative to the recording, at which it plays a window.
+    around : Window or None
+        Frames around the described one that its labels are computed from, see `measure`; None if
+        `sample` makes the labels.
     """
 
     columns: ClassVar[int]
@@ -40,6 +44,7 @@ class Task(Config):
     min_recordings: ClassVar[int] = 1
     transforms: ClassVar[bool] = False
     slowest: ClassVar[float] = 1.0
+    around: ClassVar[Window | None] = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -110,6 +115,36 @@ class Task(Config):
         """
         del uniform
         return windows
+
+    def standardise(self, around: Tensor) -> None:
+        """Set what `measure` needs to know of the recordings, from examples; after `fit`.
+
+        Parameters
+        ----------
+        around : Tensor
+            Like that of `measure`, of some thousand samples to train on.
+        """
+
+    @property
+    def standardisation(self) -> JsonDict:
+        """What model_config.yml keeps to undo the scaling of the labels; nothing by default."""
+        return {}
+
+    def measure(self, around: Tensor) -> Tensor:
+        """Return the labels of samples; called if `around` is set, after geometric augmentation.
+
+        Parameters
+        ----------
+        around : Tensor
+            (B, frames, individuals, keypoints, space), float32: the frames `around` the described
+            one. Missing points, and frames outside the recording, are 0.
+
+        Returns
+        -------
+        Tensor
+            (B, …), on the same device.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def head(self, embedding_dim: int, hidden_dim: int | None, window: Window) -> AnyHeadConfig:

@@ -37,7 +37,7 @@ def _samples(trainer: Trainer, rows: slice) -> list[tuple[tuple[str, int], str]]
     sampler = trainer.sampler
     batch = sampler.batch(epoch, within, rows)
     with torch.no_grad():
-        logits = forward(trainer.strategy.model, batch)
+        logits = forward(trainer.strategy.model, batch, trainer.conditioning)
     lines = []
     for name, task in trainer.inputs.tasks.items():
         index, _ = sampler.draw(name, epoch, within, rows)

@@ -29,6 +29,7 @@ from lisbet.options import BACKBONE_SIZES, TrainingOptions, TrainOptions, affect
 from lisbet.tasks import TASKS, Task
 from lisbet.training import run_folder
 from lisbet.training.checkpoint import resume
+from lisbet.training.conditioning import Conditioning
 from lisbet.training.datasets.banks import Loaded, load, samplers
 from lisbet.training.datasets.batching import Batching
 from lisbet.training.datasets.sampler import Sampler
@@ -59,6 +60,8 @@ class TrainingInputs:
         What draws from the recordings to train on, and from those held out, if any are.
     backbone : dict of Tensor, optional
         Weights that the backbone starts from.
+    conditioning : Conditioning, optional
+        Of the input of the network.
     """
 
     folder: Path
@@ -69,6 +72,7 @@ class TrainingInputs:
     train: Sampler
     dev: Sampler | None
     backbone: dict[str, torch.Tensor] | None
+    conditioning: Conditioning | None = None
 
     @classmethod
     def from_options(cls, options: TrainOptions, device: torch.device) -> "TrainingInputs":
@@ -99,7 +103,10 @@ class TrainingInputs:
         loaded = load(options, tasks, remembered)
         train, dev = samplers(options, tasks, loaded, device)
         config = model_config(options, run_id, tasks, loaded.bank.features, loaded.preparation)
-        return cls(folder, resuming, loaded, tasks, config, train, dev, backbone)
+        conditioning = None
+        if options.condition_input and not options.freeze_backbone_weights:
+            (conditioning,) = broadcast_object_list([Conditioning.of(train)])
+        return cls(folder, resuming, loaded, tasks, config, train, dev, backbone, conditioning)
 
     def run_config(self, options: TrainOptions, strategy: Strategy, batching: Batching) -> JsonDict:
         """Return everything that is needed to repeat the run, with every default resolved.
@@ -202,6 +209,11 @@ def check_without_recordings(options: TrainingOptions) -> dict[str, Task]:
     settings = options.set.by_owner()
     tasks = {name: _configured_task(name, settings.get(name, {})) for name in options.task_ids}
     backbone_config(options, feature_dim=1)
+    if options.condition_input and BACKBONES[options.backbone].input_layer is None:
+        raise ConfigError(
+            f"--condition_input needs a backbone whose first layer is linear, and takes each frame "
+            f"by itself; a {options.backbone} has none"
+        )
     slowest = min(task.slowest for task in tasks.values())
     options.window.require_two_frames(options.fps_scaling, slowest)
     return tasks
@@ -254,6 +266,7 @@ def model_config(
         window_size=options.window_size,
         window_offset=options.window_offset,
         behaviors={name: task.classes for name, task in tasks.items() if task.classes},
+        targets={name: scale for name, task in tasks.items() if (scale := task.standardisation)},
         preparation=preparation,
     )
 

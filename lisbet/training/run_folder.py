@@ -6,6 +6,7 @@ the first process of a run holds its lock.
 """
 
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
+from torch import Tensor
 
 from lisbet.core.errors import ModelError, OutputError
 from lisbet.core.json_types import JsonDict
@@ -37,7 +39,7 @@ from lisbet.options import TrainOptions
 from lisbet.training.checkpoint.directory import CheckpointDirectory
 from lisbet.training.checkpoint.manifest import CHECKPOINTS
 from lisbet.training.logging.events import EVENTS
-from lisbet.training.logging.history import HISTORY
+from lisbet.training.logging.history import HISTORY, write_history
 from lisbet.training.logging.status import FINISHED, STATUS, read_status
 
 log = logging.getLogger(__name__)
@@ -280,3 +282,23 @@ def _lines(folder: Path, path: Path) -> Iterator[JsonDict]:
             yield {"folder": name}
         elif one.is_file() and not one.is_symlink():
             yield {"file": name, "size": one.stat().st_size}
+
+
+def save_weights(
+    folder: Path, weights: dict[str, Tensor], history: list[dict[str, float]], options: TrainOptions
+) -> None:
+    """Publish the weights of an epoch, and the history so far."""
+    row = history[-1]
+    weights_folder = (folder / model_dir.WEIGHTS_LAST).parent
+    if options.save_weights == "all":
+        path = weights_folder / f"weights_epoch{len(history) - 1}.pt"
+        model_dir.save_weights(path, weights, root=folder, overwrite=True)
+    if options.save_weights == "best":
+        best = min(history, key=lambda row: (math.isnan(row["dev_loss"]), row["dev_loss"]))
+        if row is best:
+            path = weights_folder / "weights_best.pt"
+            model_dir.save_weights(path, weights, root=folder, overwrite=True)
+    model_dir.save_weights(folder / model_dir.WEIGHTS_LAST, weights, root=folder, overwrite=True)
+    remove_kept(folder)
+    if options.save_history:
+        write_history(folder / HISTORY, history)

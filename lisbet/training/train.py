@@ -25,6 +25,7 @@ from lisbet.training.dry_run import describe_start
 from lisbet.training.inputs import TrainingInputs
 from lisbet.training.loggers import identity, require_available
 from lisbet.training.logging.model_card import write_card
+from lisbet.training.logging.probing import require_annotated
 from lisbet.training.optim import make_optimizer
 from lisbet.training.stopping import StopSignal
 from lisbet.training.strategies import strategy_of
@@ -114,6 +115,8 @@ def make_trainer(
     batching = Batching.of(options.batch_size, accelerator.num_processes, options.micro_batch_size)
     require_available(options)
     inputs = TrainingInputs.from_options(options, accelerator.device)
+    if options.probe_every:
+        require_annotated(inputs)
     checkpoint = None
     if inputs.resuming:
         directory = CheckpointDirectory(inputs.folder)
@@ -140,6 +143,8 @@ def build(inputs: TrainingInputs, options: TrainOptions) -> MultiTaskModel:
     if inputs.backbone is not None:
         message = load_backbone(model, inputs.backbone, str(options.load_backbone_weights))
         log.warning("%s", message)
+        if inputs.conditioning is not None:
+            inputs.conditioning.unfold(model)
     if options.freeze_backbone_weights:
         if inputs.backbone is None:
             log.warning(

@@ -1,7 +1,6 @@
 """The training loop: train, one step, evaluate, save, log, resume."""
 
 import logging
-import math
 import time
 from pathlib import Path
 
@@ -11,24 +10,23 @@ from torch import Tensor, nn
 
 from lisbet.core.errors import StoppedError
 from lisbet.core.json_types import JsonDict
-from lisbet.core.storage.folders import remove_kept
 from lisbet.core.storage.lock import Lock
 from lisbet.distributed.start import mixed_precision_of
-from lisbet.models import model_dir
 from lisbet.options import TrainOptions
 from lisbet.training import run_folder
 from lisbet.training.checkpoint.directory import CheckpointDirectory
 from lisbet.training.checkpoint.manifest import Manifest
 from lisbet.training.checkpoint.resume import require_same_run
 from lisbet.training.checkpoint.writer import Checkpoints, TrainingState, read_state
+from lisbet.training.conditioning import Conditioning
 from lisbet.training.datasets.batching import Batching
 from lisbet.training.datasets.sample_hashes import HASHES, SampleHashes
 from lisbet.training.evaluate import evaluate, forward
 from lisbet.training.inputs import TrainingInputs
 from lisbet.training.loggers import agent_identity
-from lisbet.training.logging.history import HISTORY, write_history
 from lisbet.training.logging.metrics import MetricsLogger
 from lisbet.training.logging.pictures import draw
+from lisbet.training.logging.probing import probe
 from lisbet.training.logging.progress import ProgressReporter
 from lisbet.training.nonfinite import NonFiniteCheck
 from lisbet.training.optim import Schedule, learning_rate_of, set_learning_rate
@@ -76,6 +74,7 @@ class Trainer:
         self.is_main_process = bool(accelerator.is_main_process)
         self.micro_batches = batching.micro_batches(accelerator.process_index)
         self.sampler, self.folder = inputs.train, inputs.folder
+        self.conditioning = inputs.conditioning
         self.steps_per_epoch = self.sampler.steps
         self.schedule = Schedule.of(options, self.steps_per_epoch)
         self.lock: Lock | None = None
@@ -155,7 +154,7 @@ class Trainer:
             if self.hashes is not None:
                 self.hashes.add(epoch, step, rows, batch)
             with self.accelerator.accumulate(self.strategy.model):
-                logits = forward(self.strategy.model, batch)
+                logits = forward(self.strategy.model, batch, self.conditioning)
                 losses = self.scores.losses_of(logits, batch)
                 self.logger.local_s += time.monotonic() - started
                 bad = self.nonfinite.check_losses(self.step, losses)
@@ -219,8 +218,9 @@ class Trainer:
         row |= self.evaluate()
         self.scores.reset()
         self.history.append(row)
-        weights = self.strategy.full_weights()
+        weights = self.published_weights()
         self._publish(weights)
+        measured |= self._probe(weights)
         self.logger.log_epoch(self.step, measured, row, self._pictures(weights))
         stop, save = self.flags.any(self.stop.is_requested(), self._save_is_due())
         if save or stop:
@@ -244,6 +244,7 @@ class Trainer:
             self.inputs.dev,
             self.micro_batches,
             lambda: self.flags.any(self.stop.is_requested())[0],
+            self.conditioning,
         )
         if scores is None:  # the resumed run evaluates again
             self.save()
@@ -251,13 +252,25 @@ class Trainer:
         assert scores is not None
         return scores
 
+    def published_weights(self) -> dict[str, Tensor]:
+        """Return the weights of the network that takes recordings as they are prepared.
+
+        They are complete on the main process. All processes must call it.
+        """
+        weights = self.strategy.full_weights()
+        if self.conditioning is None or not weights:
+            return weights
+        layer = self.strategy.network.backbone.input_layer
+        assert layer is not None
+        return self.conditioning.folded_weights(weights, layer)
+
     def _publish(self, weights: dict[str, Tensor]) -> None:
         (finite,) = broadcast_object_list([all(bool(w.isfinite().all()) for w in weights.values())])
         if not finite:
             rows = f"0 to {self.options.batch_size - 1}"
             raise self.nonfinite.error(self, self.step - 1, ["a weight"], rows)
         if self.is_main_process:
-            save_weights(self.folder, weights, self.history, self.options)
+            run_folder.save_weights(self.folder, weights, self.history, self.options)
         if self.hashes is not None:
             hashes = self.hashes.collected()
             if self.is_main_process:
@@ -269,6 +282,13 @@ class Trainer:
         if not self.is_main_process or not every or (done % every and done < self.options.epochs):
             return {}
         return draw(self.inputs, weights, self.accelerator.device)
+
+    def _probe(self, weights: dict[str, Tensor]) -> dict[str, float]:
+        """Score the embedding by a linear probe, if that is due."""
+        every, done = self.options.probe_every, self.epoch
+        if not self.is_main_process or not every or (done % every and done < self.options.epochs):
+            return {}
+        return probe(self.inputs, weights, self.accelerator.device)
 
     # Saving, stopping, resuming -------------------------------------------------------------------
 
@@ -312,6 +332,7 @@ class Trainer:
             skipped=self.skipped,
             scaler={} if scaler is None else scaler.state_dict(),
             run=self.config,
+            conditioning=None if self.conditioning is None else self.conditioning.state_dict(),
         )
 
     def load_state_dict(self, state: TrainingState) -> None:
@@ -322,6 +343,10 @@ class Trainer:
             self.config["tracking"] |= state.run.get("tracking", {}) | agent_identity()
         if self.hashes is not None:
             self.hashes.rows = list(state.hashes)
+        if (
+            state.conditioning is not None
+        ):  # computed on another device it would be rounded otherwise
+            self.conditioning = Conditioning.from_state(state.conditioning)
         if state.scaler:
             self.accelerator.scaler.load_state_dict(state.scaler)
 
@@ -363,23 +388,3 @@ class Trainer:
             f"stopped by {reason} after step {self.step}, {what} in {self.folder}; to continue, "
             f"give the same command with --resume{instead}"
         )
-
-
-def save_weights(
-    folder: Path, weights: dict[str, Tensor], history: list[dict[str, float]], options: TrainOptions
-) -> None:
-    """Publish the weights of an epoch, and the history so far."""
-    row = history[-1]
-    weights_folder = (folder / model_dir.WEIGHTS_LAST).parent
-    if options.save_weights == "all":
-        path = weights_folder / f"weights_epoch{len(history) - 1}.pt"
-        model_dir.save_weights(path, weights, root=folder, overwrite=True)
-    if options.save_weights == "best":
-        best = min(history, key=lambda row: (math.isnan(row["dev_loss"]), row["dev_loss"]))
-        if row is best:
-            path = weights_folder / "weights_best.pt"
-            model_dir.save_weights(path, weights, root=folder, overwrite=True)
-    model_dir.save_weights(folder / model_dir.WEIGHTS_LAST, weights, root=folder, overwrite=True)
-    remove_kept(folder)
-    if options.save_history:
-        write_history(folder / HISTORY, history)

@@ -50,10 +50,14 @@ class Backbone(nn.Module, ABC):
     fsdp_layers : tuple of str
         Names of the classes of its layers that FSDP shards one by one; without any, FSDP shards
         the network as a whole.
+    input_layer : str or None
+        Name of the linear layer that alone takes the features of each frame, by themselves; None
+        if there is none. ``--condition_input`` needs it.
     """
 
     Config: ClassVar[type[BackboneConfig]]
     fsdp_layers: ClassVar[tuple[str, ...]] = ()
+    input_layer: ClassVar[str | None] = None
 
     @abstractmethod
     def forward(self, windows: Tensor) -> Tensor:

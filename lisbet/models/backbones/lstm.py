@@ -23,6 +23,7 @@ class LSTM(Backbone):
     """Frames are projected, pass the LSTM forward in time, and are projected to embeddings."""
 
     Config = LSTMConfig
+    input_layer = "input_proj"
 
     def __init__(self, config: LSTMConfig) -> None:
         super().__init__()

@@ -143,6 +143,7 @@ class Transformer(Backbone):
     """Full attention over the frames of a window, exact GELU, no dropout."""
 
     Config = TransformerConfig
+    input_layer = "frame_embedder"
     fsdp_layers = (TransformerEncoderLayer.__name__,)
 
     def __init__(self, config: TransformerConfig) -> None:

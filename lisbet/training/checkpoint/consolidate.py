@@ -13,12 +13,14 @@ from lisbet.core.storage.files import require_file_target
 from lisbet.core.storage.lock import locked
 from lisbet.core.yaml_files import read_yaml
 from lisbet.models import model_dir
-from lisbet.models.multitask import outline, require_fitting
+from lisbet.models.backbones import BACKBONES
+from lisbet.models.multitask import ModelConfig, outline, require_fitting
 from lisbet.options import ConsolidateOptions
 from lisbet.training.checkpoint.directory import CheckpointDirectory, require_loadable
 from lisbet.training.checkpoint.manifest import Manifest, verified
 from lisbet.training.checkpoint.restricted import unreadable
 from lisbet.training.checkpoint.writer import PROGRESS
+from lisbet.training.conditioning import Conditioning
 from lisbet.training.strategies import BY_FORM
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ def consolidate_checkpoint(options: ConsolidateOptions) -> None:
     manifest = verified(folder)
     log.info("%s: step %d, by %s", folder, manifest.step, manifest.strategy)
     _require_same_run(run, config.model_id, folder)
-    weights = read_weights_of(folder, manifest)
+    weights = _published(config, folder, read_weights_of(folder, manifest))
     require_fitting(outline(config), weights, str(folder))
     if path.is_file():
         if _same_weights(path, weights):
@@ -53,6 +55,16 @@ def consolidate_checkpoint(options: ConsolidateOptions) -> None:
     with locked(run):
         model_dir.save_weights(path, weights, root=run, overwrite=options.overwrite)
     print(f"weights of step {manifest.step} written to {path}")
+
+
+def _published(config: ModelConfig, folder: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of the network that takes recordings as they are prepared."""
+    state = json.loads((folder / PROGRESS).read_text("utf-8")).get("conditioning")
+    if state is None:
+        return weights
+    layer = BACKBONES[config.backbone["type"]].input_layer
+    assert layer is not None
+    return Conditioning.from_state(state).folded_weights(weights, layer)
 
 
 def _require_same_run(run: Path, model_id: str, folder: Path) -> None:

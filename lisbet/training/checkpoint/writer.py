@@ -56,6 +56,8 @@ class TrainingState(Config):
         State of the fp16 gradient scaler.
     run : dict
         What run_config.yml holds: options, versions, data.
+    conditioning : dict or None
+        Of the input, see `lisbet.training.conditioning`.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
@@ -66,6 +68,7 @@ class TrainingState(Config):
     skipped: int
     scaler: JsonDict
     run: JsonDict
+    conditioning: JsonDict | None = None
 
 
 class Checkpoints:

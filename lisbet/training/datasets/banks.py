@@ -165,7 +165,7 @@ def _read(
     names = _names(options.datasets)
     parts, preparations = [], []
     for number, dataset in enumerate(options.datasets):
-        wanted = any(
+        wanted = bool(options.probe_every) or any(
             task.supervised and number in options.datasets_of(name) for name, task in tasks.items()
         )
         records = load_records(
@@ -319,6 +319,8 @@ def samplers(
             made[part] = _moving(made[part], loaded, parts=len(banks))
     for name, task in tasks.items():
         task.fit(whole[name], made["train"].banks[name])
+        if task.around is not None:
+            task.standardise(made["train"].examples(name))
     return made["train"], made.get("dev")
 
 

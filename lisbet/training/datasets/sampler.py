@@ -14,6 +14,8 @@ from lisbet.data.bank import Bank, WindowIndex, gather
 from lisbet.data.rng import uniforms
 from lisbet.tasks import Task
 
+EXAMPLES = 4096
+"""Samples from which the scale of computed labels and of the input is taken."""
 Batch = dict[str, tuple[Tensor, Tensor]]
 """By task: windows (batch, frames, individuals, keypoints, space) and labels (batch, …)."""
 
@@ -93,17 +95,55 @@ class Sampler:
     def _samples(self, name: str, epoch: int, step: int, rows: slice) -> tuple[Tensor, Tensor]:
         bank = self.bank(name, epoch, step)
         index, labels = self.draw(name, epoch, step, rows)
-        windows = gather(bank, index, self.window).to(self.device)
         task = self.tasks[name]
+        parts = self._parts(task, index)
+        windows = [gather(bank, index, window).to(self.device) for window in parts]
         if task.transforms:
             uniform = self._uniform(name, "", epoch, step, rows, task.columns)
-            windows = task.transform(windows, uniform)
+            windows[0] = task.transform(windows[0], uniform)
         for number, augmentation in enumerate(self.augmentations):
             columns = 1 + augmentation.columns(bank.features)
             what = f"/{number}/{augmentation.name}"
             uniform = self._uniform(name, what, epoch, step, rows, columns)
-            windows = augmentation.apply(windows, uniform)
-        return windows, to_device(labels, self.device)
+            for part in range(len(windows) if augmentation.geometric else 1):
+                windows[part] = augmentation.apply(windows[part], uniform)
+        if task.around is None:
+            return windows[0], to_device(labels, self.device)
+        if len(parts) > 1:
+            return windows[0], task.measure(windows[1])
+        (joined,), whole = windows, parts[0]
+        own, around = (_cut(joined, whole, window) for window in (self.window, task.around))
+        return own.contiguous(), task.measure(around)
+
+    def _parts(self, task: Task, index: WindowIndex) -> list[Window]:
+        """Return what to gather: the window, and what labels are computed from, in one if it can.
+
+        It can if every frame is changed by itself, and nothing is resampled.
+        """
+        if task.around is None:
+            return [self.window]
+        alike = all(own.geometric and own.framewise for own in self.augmentations)
+        if not alike or task.transforms or index.speed is not None:
+            return [self.window, task.around]
+        offset = max(self.window.offset, task.around.offset)
+        before = max(own.size - own.offset for own in (self.window, task.around))
+        return [Window(size=before + offset, offset=offset)]
+
+    def examples(self, name: str) -> Tensor:
+        """Return what a task computes labels from, of the first samples: see `Task.standardise`."""
+        window = self.tasks[name].around
+        assert window is not None
+        rows, parts = slice(0, self.batch_size), []
+        for step in range(min(self.steps, -(-EXAMPLES // self.batch_size))):
+            index, _ = self.draw(name, 0, step, rows)
+            parts.append(gather(self.bank(name, 0, step), index, window).cpu())
+        return torch.cat(parts)
+
+
+def _cut(frames: Tensor, whole: Window, part: Window) -> Tensor:
+    """Return the part of larger windows (B, W, …) that is a window itself."""
+    end = whole.size - (whole.offset - part.offset)
+    return frames[:, end - part.size : end]
 
 
 def split(

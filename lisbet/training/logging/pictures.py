@@ -45,10 +45,7 @@ def draw(
     dict of Path
         The pictures in the model directory, by name.
     """
-    with torch.random.fork_rng(devices=[]):  # a new network draws its weights, which go at once
-        model = MultiTaskModel(inputs.config)
-    model.load_state_dict({key: value.float() for key, value in weights.items()})
-    model.to(device).eval()
+    model = network_of(inputs, weights, device)
     sampler = inputs.dev or inputs.train
     part = "held-out" if inputs.dev else "training"
     made = {"embeddings": _embeddings(inputs, sampler, model, part)}
@@ -58,17 +55,26 @@ def draw(
     return made
 
 
+def network_of(
+    inputs: TrainingInputs, weights: dict[str, Tensor], device: torch.device
+) -> MultiTaskModel:
+    """Return the network with these weights, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):  # a new network draws its weights, which go at once
+        model = MultiTaskModel(inputs.config)
+    model.load_state_dict({key: value.float() for key, value in weights.items()})
+    return model.to(device).eval()
+
+
 def _embeddings(inputs: TrainingInputs, sampler: Sampler, model: MultiTaskModel, part: str) -> Path:
     from matplotlib.figure import Figure  # takes a second to import
 
     from lisbet.core import drawing
 
-    ids = sorted({record for bank in sampler.banks.values() for record in bank.ids})
-    bank = _bank(sampler, ids)
+    bank = bank_of(sampler)
     record, frame = _spread(bank)
     tokens = [
         model.backbone(windows.flatten(start_dim=2))[:, inputs.config.window.output_token].cpu()
-        for windows in _windows(inputs, bank, sampler, record, frame)
+        for windows in windows_of(inputs, bank, sampler, record, frame)
     ]
     names, what = _groups(bank, record, frame)
     figure = Figure(figsize=(7, 6), layout="constrained")
@@ -94,7 +100,7 @@ def _confusion(
 
     bank = sampler.banks[name]
     record, frame = _spread(bank)
-    windows = _windows(inputs, bank, sampler, record, frame)
+    windows = windows_of(inputs, bank, sampler, record, frame)
     logits = torch.cat([model({name: some})[name].float().cpu() for some in windows]).numpy()
     assert bank.labels is not None
     truth = task.targets(bank.labels[bank.starts[record] + frame])
@@ -128,13 +134,14 @@ def plane(values: np.ndarray) -> np.ndarray:
     return flat
 
 
-def _bank(sampler: Sampler, ids: list[str]) -> Bank:
-    """Return all recordings of a sampler as one bank; those of its tasks are views of one."""
+def bank_of(sampler: Sampler, ids: list[str] | None = None) -> Bank:
+    """Return recordings of a sampler, or all, as one bank; those of its tasks are views of one."""
     known = {
         record: (bank.starts[number], bank.lengths[number])
         for bank in sampler.banks.values()
         for number, record in enumerate(bank.ids)
     }
+    ids = sorted(known) if ids is None else ids
     starts, lengths = (np.array(part) for part in zip(*(known[i] for i in ids), strict=True))
     return replace(
         next(iter(sampler.banks.values())), ids=tuple(ids), starts=starts, lengths=lengths
@@ -147,7 +154,7 @@ def _spread(bank: Bank) -> tuple[np.ndarray, np.ndarray]:
     return bank.locate(np.linspace(0, bank.frames - 1, count).astype(np.int64))
 
 
-def _windows(
+def windows_of(
     inputs: TrainingInputs, bank: Bank, sampler: Sampler, record: np.ndarray, frame: np.ndarray
 ) -> Iterator[Tensor]:
     """Yield the windows of some frames; what is not in memory is read for them alone."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from lisbet.commands.history_page import RunHistory, charts, page
+from lisbet.commands.pictures.history_page import RunHistory, charts, page
 from lisbet.commands.sidecar import model_of_tables
 from lisbet.core import drawing
 from lisbet.core.config import Dataset
