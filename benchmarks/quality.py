@@ -1,7 +1,7 @@
 """How good the embedding is: linear probes of models against features made by hand.
 
     python benchmarks/quality.py [--data mice=../shared/data/mouse_pair_nc:boris,…] [--out quality]
-        [--folds 3] [--windows 400000] [--variants social,tasks,…] [--published VENV] [--workers 2]
+        [--folds 3] [--windows 400000] [--variants social,…] [--published VENV] [--workers 2]
 
 For each fold, models are trained on the tracks of all other recordings, without annotations. Then
 linear classifiers are fitted to annotated frames of those recordings, on embeddings and on features
@@ -11,6 +11,7 @@ and OUT.png. With --tiny everything is small, and the numbers say nothing.
 """
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 from matplotlib.figure import Figure
 
 from lisbet.core import drawing
@@ -30,6 +32,7 @@ from lisbet.core.config import Dataset
 from lisbet.data.inference import Recordings
 from lisbet.data.kinematics import body_axis
 from lisbet.data.load import load_records
+from lisbet.data.record import Record
 from lisbet.models import model_dir
 from lisbet.models.multitask import MultiTaskModel
 from lisbet.options import ProbeOptions
@@ -47,6 +50,8 @@ from lisbet.probing.features import (
 SHARED = Path("../shared/data")
 DATA = f"mice={SHARED / 'mouse_pair_nc'}:boris,rats={SHARED / 'rat_pair'}:movement"
 SIZES = ["--window_size=60", "--emb_dim=32", "--num_layers=2", "--num_heads=4", "--hidden_dim=128"]
+SETTINGS = ("embedding_dim=32", "num_layers=2", "num_heads=4", "hidden_dim=128")
+UNTRAINED, PUBLISHED = "untrained network", "published tool"
 FOUR = "--task_ids=cons,order,shift,warp"
 VARIANTS = {
     "social": ["--preset=social"],
@@ -57,9 +62,9 @@ VARIANTS = {
     "kinematics and four tasks": ["--preset=social", f"{FOUR},kinematics"],
     "four tasks with the rest of social": ["--preset=social", FOUR],
     "four tasks": [FOUR, *SIZES],
+    PUBLISHED: [FOUR, "--window_size=60", *(f"--set=backbone.{size}" for size in SETTINGS)],
 }
 """Options of train_model, by name."""
-UNTRAINED, PUBLISHED, BOTH = "untrained network", "published tool", "social and kinematics"
 MOST_FRAMES = 60_000
 BATCH = 128
 
@@ -94,7 +99,7 @@ def main() -> None:
     parser.add_argument("--variants", default="social,four tasks")
     parser.add_argument("--published", type=Path, help="environment of benchmarks/published.py")
     parser.add_argument("--workers", type=int, default=2, help="models at a time, a core each")
-    parser.add_argument("--recordings", type=int, help="use only so many recordings of each data")
+    parser.add_argument("--recordings", default="", help="FIRST:LAST: use only some of each data")
     parser.add_argument("--tiny", action="store_true")
     asked = parser.parse_args()
     out = asked.out.resolve()
@@ -118,7 +123,8 @@ def scores_of(
     )
     dataset = Dataset(path=path, format="auto", annotations=annotations)
     records = [record for record in load_records(dataset, options) if record.labels is not None]
-    records = records[: asked.recordings]
+    first, _, last = asked.recordings.partition(":")
+    records = records[int(first or 0) : int(last) if last else None]
     ids = [record.id for record in records]
     folds = [
         (seed, 0, held_out)
@@ -130,9 +136,8 @@ def scores_of(
         for seed, _, held_out in folds
         for variant in variants
     ]
-    frames = {record.id: record.frames for record in records}
     with ThreadPoolExecutor(asked.workers) as pool:
-        notes = list(pool.map(lambda one: train(one, place, asked, frames), work))
+        notes = list(pool.map(lambda one: train(one, place, asked, records), work))
     bank = Recordings.share(records, list(range(len(records))))
     used, every = strides(bank.frames, 2000 if asked.tiny else MOST_FRAMES)
     controls = controls_by_recording(bank, used)
@@ -150,33 +155,57 @@ def scores_of(
     return scores
 
 
-def train(work: Work, place: Path, asked: argparse.Namespace, frames: dict[str, int]) -> str:
-    """Train one model with betman; return how long that took, and on how many windows."""
-    trained = sum(count for record_id, count in frames.items() if record_id not in work.held_out)
-    variant = VARIANTS[work.variant]
-    tasks = next(
-        (len(w.partition("=")[2].split(",")) for w in variant if w.startswith("--task_ids")), 1
-    )
+def train(work: Work, place: Path, asked: argparse.Namespace, records: list[Record]) -> str:
+    """Train one model; return how long that took, and on how many windows."""
+    own = [record for record in records if record.id not in work.held_out]
+    words = list(VARIANTS[work.variant])
+    tasks = next((word.count(",") + 1 for word in words if word.startswith("--task_ids")), 1)
     windows = 2000 if asked.tiny else asked.windows
-    share = windows / tasks / trained
-    epochs = max(1, int(np.ceil(share)))
-    words = [
-        "train_model", *variant, f"--epochs={epochs}", f"--train_sample={share / epochs}",
-        "--dev_sample=0.02", f"--dev_recordings={','.join(work.held_out)}", f"--batch_size={BATCH}",
-        f"--seed={work.seed}", f"--run_id={work.run_id}", f"--output_path={place}", str(work.path),
-    ]  # fmt: skip
-    if asked.recordings:
-        words.append(f"--data_filter={','.join(frames)}")
+    share = windows / tasks / sum(record.frames for record in own)
+    epochs = max(1, math.ceil(share))
+    words += [f"--epochs={epochs}", f"--train_sample={share / epochs}", f"--batch_size={BATCH}",
+              f"--seed={work.seed}", f"--run_id={work.run_id}",
+              f"--output_path={place}"]  # fmt: skip
     threads = max(1, len(os.sched_getaffinity(0)) // asked.workers)
+    command = [sys.executable, "-m", "lisbet"]
+    if work.variant == PUBLISHED:
+        command = [str(asked.published.resolve() / "bin" / "betman")]
+        folder = place / f"{work.run_id}-recordings"
+        write_netcdf3(folder, own)
+        words += ["--data_format=movement", "--data_scale=1x1", str(folder)]
+    else:
+        names = ",".join(record.id for record in records)
+        words += [f"--data_filter={names}", "--dev_sample=0.02",
+                  f"--dev_recordings={','.join(work.held_out)}", str(work.path)]  # fmt: skip
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "lisbet", *words], capture_output=True, text=True, check=False,
+        [*command, "train_model", *words], capture_output=True, text=True, check=False,
         env=os.environ | {"OMP_NUM_THREADS": str(threads)},
     )  # fmt: skip
     if done.returncode:
         sys.exit(f"{' '.join(words)}: {done.stderr[-2000:]}")
     minutes = (time.monotonic() - began) / 60
-    return f"{windows:,} windows in {minutes:.1f} min on {threads} core{'s' * (threads > 1)}"
+    return f"{windows:,} windows, {minutes:.1f} min of {threads} core{'s' * (threads > 1)}"
+
+
+def write_netcdf3(folder: Path, records: list[Record]) -> None:
+    """Write recordings as they are prepared, in the format that the published tool reads."""
+    for record in records:
+        names = record.features
+        dataset = xr.Dataset(
+            {"position": (("time", "space", "keypoints", "individuals"),
+                          record.position.transpose(0, 3, 2, 1).astype(np.float64))},
+            coords={"time": np.arange(record.frames) / (record.fps or 30),
+                    "space": list(names.space), "keypoints": list(names.keypoints),
+                    "individuals": list(names.individuals)},
+            attrs={"fps": float(record.fps or 30), "time_unit": "seconds", "ds_type": "poses",
+                   "source_software": "DeepLabCut"},
+        )  # fmt: skip
+        confidence = np.ones(dataset["position"].isel(space=0).shape)
+        dataset["confidence"] = (("time", "keypoints", "individuals"), confidence)
+        (folder / record.id).mkdir(parents=True)
+        path = folder / record.id / "tracking.nc"
+        dataset.to_netcdf(path, engine="scipy", format="NETCDF3_64BIT")
 
 
 def controls_by_recording(bank: Recordings, used: int) -> dict[str, dict[str, np.ndarray]]:

@@ -63,7 +63,7 @@ def test_the_benchmark_of_embeddings(tmp_path):
     assert fetched.returncode == 0
     said = run(
         "quality.py", "--tiny", "--data=sample=datasets/SampleData:movement", "--folds=2",
-        "--scored=1", "--recordings=6", "--variants=social,four tasks", folder=tmp_path,
+        "--scored=1", "--recordings=:6", "--variants=social,four tasks", folder=tmp_path,
     )  # fmt: skip
     assert "| social, averaged |" in said
     assert "| kinematics, averaged |" in said
