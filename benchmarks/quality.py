@@ -1,7 +1,7 @@
 """How good the embedding is: linear probes of models against features made by hand.
 
     python benchmarks/quality.py [--data mice=../shared/data/mouse_pair_nc:boris,…] [--out quality]
-        [--folds 3] [--windows 400000] [--variants social,…] [--published VENV] [--workers 2]
+        [--folds 3] [--windows 150000] [--variants social,…] [--published VENV] [--workers 2]
 
 For each fold, models are trained on the tracks of all other recordings, without annotations. Then
 linear classifiers are fitted to annotated frames of those recordings, on embeddings and on features
@@ -49,13 +49,18 @@ from lisbet.probing.features import (
 
 SHARED = Path("../shared/data")
 DATA = f"mice={SHARED / 'mouse_pair_nc'}:boris,rats={SHARED / 'rat_pair'}:movement"
-SIZES = ["--window_size=60", "--emb_dim=32", "--num_layers=2", "--num_heads=4", "--hidden_dim=128"]
-SETTINGS = ("embedding_dim=32", "num_layers=2", "num_heads=4", "hidden_dim=128")
+SIZES = ["--window_size=60", "--emb_dim=64", "--num_layers=2", "--num_heads=4", "--hidden_dim=128"]
+SETTINGS = ("embedding_dim=64", "num_layers=2", "num_heads=4", "hidden_dim=128")
 UNTRAINED, PUBLISHED = "untrained network", "published tool"
 FOUR = "--task_ids=cons,order,shift,warp"
+WITH_SCALING = (
+    "all_perm_id:p=0.5,reflection:p=0.5,rotation:mode=none,translation:mode=none,scaling:mode=none"
+)
 VARIANTS = {
     "social": ["--preset=social"],
+    "embedding of 32": ["--preset=social", "--emb_dim=32"],
     "no conditioning": ["--preset=social", "--condition_input=false"],
+    "with scaling": ["--preset=social", f"--data_augmentation={WITH_SCALING}"],
     "no augmentation": ["--preset=social", "--data_augmentation="],
     "window ends at the frame": ["--preset=social", "--window_offset=0"],
     "default learning rate": ["--preset=social", "--learning_rate=1e-4"],
@@ -95,7 +100,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("quality"))
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--scored", type=int, help="of these folds, how many; default: all")
-    parser.add_argument("--windows", type=int, default=400_000, help="on which a model is trained")
+    parser.add_argument("--windows", type=int, default=150_000, help="on which a model is trained")
     parser.add_argument("--variants", default="social,four tasks")
     parser.add_argument("--published", type=Path, help="environment of benchmarks/published.py")
     parser.add_argument("--workers", type=int, default=2, help="models at a time, a core each")

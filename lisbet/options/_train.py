@@ -32,9 +32,9 @@ VALUES: dict[str, JsonDict] = {
     SOCIAL: {
         "task_ids": "kinematics",
         "data_augmentation": "all_perm_id:p=0.5,reflection:p=0.5,rotation:mode=none,"
-        "scaling:mode=none,translation:mode=none",
+        "translation:mode=none",
         "window_size": "60",
-        "emb_dim": "32",
+        "emb_dim": "64",
         "num_layers": "2",
         "num_heads": "4",
         "hidden_dim": "128",

@@ -10,6 +10,8 @@ from lisbet.core.config import Features
 class Mirror(PointAugmentation):
     """Mirror windows about the middle of the first axis; coordinates lie in [0, 1]."""
 
+    geometric = True
+
     def columns(self, features: Features) -> int:
         """Return how many random numbers a sample needs, besides the one for its probability."""
         return 0
