@@ -179,9 +179,8 @@ def train(work: Work, place: Path, asked: argparse.Namespace, records: list[Reco
         write_netcdf3(folder, own)
         words += ["--data_format=movement", "--data_scale=1x1", str(folder)]
     else:
-        names = ",".join(record.id for record in records)
-        words += [f"--data_filter={names}", "--dev_sample=0.02",
-                  f"--dev_recordings={','.join(work.held_out)}", str(work.path)]  # fmt: skip
+        names = ",".join(record.id for record in own)
+        words += [f"--data_filter={names}", str(work.path)]
     began = time.monotonic()
     done = subprocess.run(
         [*command, "train_model", *words], capture_output=True, text=True, check=False,

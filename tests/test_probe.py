@@ -1,12 +1,13 @@
 """betman probe: scores against scikit-learn and scenes with known answers."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import names, walk, write_recording
+from conftest import TINY, names, walk, write_recording
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import StandardScaler
@@ -179,3 +180,35 @@ def test_labels_that_were_in_training_are_warned_of(place, capsys):
 def test_results_of_another_model_are_not_replaced(place, capsys):
     probe()
     assert "--overwrite" in fails(capsys=capsys)
+
+
+# While training -----------------------------------------------------------------------------------
+
+TRAIN = ["train_model", *TINY, "--task_ids=kinematics", "--annot_format=csv_events",
+         "--set", "kinematics.front=point0,kinematics.back=point2"]  # fmt: skip
+
+
+def test_probes_while_training_are_logged(place):
+    main([*TRAIN, "--epochs=4", "--probe_every=2", "--dev_recordings=r3", "--run_id=a", "data"])
+    rows = [json.loads(line) for line in Path("models/a/events.jsonl").read_text().splitlines()]
+    found = {row["epoch"]: row["probe/near"] for row in rows if "probe/near" in row}
+    assert list(found) == [2, 4]
+    assert all(0 <= value <= 1 for value in found.values())
+    main([*TRAIN, "--epochs=4", "--dev_recordings=r3", "--run_id=b", "data"])
+    one, other = (
+        torch.load(f"models/{run}/weights/weights_last.pt", weights_only=True) for run in "ab"
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)  # a probe changes nothing
+
+
+def test_training_that_cannot_be_probed_is_refused(place, capsys):
+    for words, message in (
+        ([], "--probe_every scores held-out recordings"),
+        (["--dev_recordings=r3", "--annot_format=movement"], "r0: no annotations for --annot_format=movement"),
+    ):
+        given = [word for word in TRAIN if not word.startswith("--annot")] if words else TRAIN
+        with pytest.raises(SystemExit) as caught:
+            main([*given, "--epochs=1", "--probe_every=1", "--run_id=a", *words, "data"])
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
+    assert not Path("models").exists()

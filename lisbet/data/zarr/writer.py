@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -41,6 +42,9 @@ from lisbet.distributed.cores import cores
 from lisbet.options import ConvertOptions, DataOptions
 
 log = logging.getLogger(__name__)
+
+MOST_WAITING = 3
+"""Shards whose recordings may wait in memory to be written."""
 
 
 @dataclass
@@ -81,6 +85,10 @@ class Writer:
     """Recordings that stand in the journal of the destination."""
     parts: list[tuple[np.ndarray, ...]] = field(default_factory=list)
     """Tracks, and annotations, that wait for their shard to be full."""
+    writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "write"))
+    """Writes shards while this thread receives recordings."""
+    hasher: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(cores(), "hash"))
+    writing: Future[None] | None = None
 
     @property
     def frames(self) -> int:
@@ -118,7 +126,8 @@ class Writer:
             self._add_to_old()
             for line in noted:
                 self._take_up(line)
-            with zarr.config.set({"array.write_empty_chunks": True}):  # a missing one is a damage
+            # A missing chunk would be a damage. Both threads have ended before an error is raised.
+            with zarr.config.set({"array.write_empty_chunks": True}), self.writer, self.hasher:
                 problems = self._write_all(sources)
             if problems and not (self.options.skip_bad and self.rows):
                 message = report(str(self.options.data_path), problems, len(sources))
@@ -186,6 +195,8 @@ class Writer:
                 self._add(self._fitting(found), source)
             except DataError as error:
                 problems[source.id] = str(error)
+        if self.writing is not None:
+            self.writing.result()
         while self.next > self.safe:
             self._write_shard()
         return problems
@@ -227,13 +238,27 @@ class Writer:
             "recording": record.id, "start": self.next, "frames": record.frames,
             "fps": float("nan") if record.fps is None else record.fps, "missing": record.missing,
             "digest": record.digest, "source": seen(source, self.options),
-            "source_sha256": hash_of(source, self.options),
+            "source_sha256": self.hasher.submit(hash_of, source, self.options),
             "steps": json.dumps(list(record.steps)),
         })  # fmt: skip
         labels = () if record.labels is None else (record.labels.active,)
         there = max(0, self.safe - self.next)  # frames that an interrupted conversion has written
         self.parts.append(tuple(part[there:] for part in (tracks, *labels)))
         self.next += record.frames
+        self._write_in_background()
+
+    def _write_in_background(self) -> None:
+        """Let a thread write the shards that are full; wait for it if too much is in memory."""
+        shard = self.group[POSITION].shards[0]
+        if self.writing is not None and self.next - self.safe >= MOST_WAITING * shard:
+            self.writing.result()
+        if self.writing is not None and self.writing.done():
+            self.writing.result()  # or its error
+            self.writing = None
+        if self.writing is None and self.next - self.safe >= shard:
+            self.writing = self.writer.submit(self._write_full_shards)
+
+    def _write_full_shards(self) -> None:
         while self.next - self.safe >= self.group[POSITION].shards[0]:
             self._write_shard()
 
@@ -255,8 +280,12 @@ class Writer:
             array[self.safe : self.safe + frames] = np.concatenate(column)
         self.safe += frames
         assert self.features is not None
+        new = self.rows[self.noted :]
+        for row in new:
+            if isinstance(row["source_sha256"], Future):
+                row["source_sha256"] = row["source_sha256"].result()
         line = {
-            "safe": self.safe, "rows": self.rows[self.noted :], "error": self.error,
+            "safe": self.safe, "rows": new, "error": self.error,
             "features": self.features.model_dump(mode="json"), "behaviors": self.behaviors,
         }  # fmt: skip
         self.destination.note(line, (self.safe - 1) // shard)
