@@ -10,7 +10,7 @@ from conftest import TINY, make_bank, names, walk, write_dataset
 from lisbet import augment, contracts
 from lisbet.cli import main
 from lisbet.core.config import Features, Window
-from lisbet.core.errors import ConfigError
+from lisbet.core.errors import ConfigError, DataError
 from lisbet.data import kinematics
 from lisbet.data.bank import WindowIndex, gather
 from lisbet.tasks.kinematics import Kinematics
@@ -102,6 +102,11 @@ def test_front_and_back_are_set():
     assert kinematics.body_axis(features, "2", "1") == (1, 0)
     with pytest.raises(ConfigError, match="'3'"):
         kinematics.body_axis(features, "3")
+
+
+def test_the_task_needs_two_individuals():
+    with pytest.raises(DataError, match="at least 2 individuals"):
+        Kinematics().check(make_bank([9, 9], names(individuals=1)))
 
 
 def test_the_task_keeps_its_contract():

@@ -204,7 +204,10 @@ def test_probes_while_training_are_logged(place):
 def test_training_that_cannot_be_probed_is_refused(place, capsys):
     for words, message in (
         ([], "--probe_every scores held-out recordings"),
-        (["--dev_recordings=r3", "--annot_format=movement"], "r0: no annotations for --annot_format=movement"),
+        (
+            ["--dev_recordings=r3", "--annot_format=movement"],
+            "r0: no annotations for --annot_format=movement",
+        ),
     ):
         given = [word for word in TRAIN if not word.startswith("--annot")] if words else TRAIN
         with pytest.raises(SystemExit) as caught:

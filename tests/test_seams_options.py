@@ -177,6 +177,8 @@ OPTIONS = {
     "select_coords": TEXTS[Selection], "rename_coords": TEXTS[Renames], "fps": FLOAT,
     "fps_scaling": st.floats(0.1, 100).map(repr), "subject": TEXT, "event_slack": NUMBER,
     "tracking_pattern": TEXT, "flat": st.just("True"), "file_per_individual": st.just("False"),
+    "preset": st.sampled_from(["published", "social"]), "probe_every": NUMBER,
+    "condition_input": st.sampled_from(["True", "False"]),
     "launch": TEXT, "num_processes": NUMBER, "num_machines": st.just("1"),
     "machine_rank": st.just("0"), "main_process_ip": TEXT, "main_process_port": st.just("29500"),
 }  # fmt: skip

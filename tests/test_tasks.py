@@ -12,10 +12,10 @@ from lisbet.core.config import Window
 from lisbet.core.errors import ConfigError, DataError
 from lisbet.data.bank import gather
 from lisbet.data.rng import uniforms
-from lisbet.tasks import TASKS
+from lisbet.tasks import TASKS, SelfSupervisedTask
 from lisbet.training.inputs import check_without_recordings
 
-SELF_SUPERVISED = [name for name in TASKS if not TASKS[name].supervised]
+SELF_SUPERVISED = [name for name in TASKS if issubclass(TASKS[name], SelfSupervisedTask)]
 LENGTHS = [150, 7, 90, 33, 1]
 CASES = [
     (name, settings, window, individuals)

@@ -63,7 +63,7 @@ class Kinematics(Task):
         individuals = bank.features.individuals
         if len(individuals) < 2:
             raise DataError(
-                f"kinematics is about pairs of animals, but the recordings have "
+                f"kinematics needs at least 2 individuals, but the recordings have "
                 f"{len(individuals)} ({', '.join(individuals)}); see --select_coords"
             )
         body_axis(bank.features, self.front, self.back)

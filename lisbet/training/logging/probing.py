@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from lisbet.core.errors import ConfigError
-from lisbet.probing.scores import score
 from lisbet.training.datasets.sampler import Sampler
 from lisbet.training.inputs import TrainingInputs
 from lisbet.training.logging.pictures import bank_of, network_of, windows_of
@@ -65,6 +64,8 @@ def probe(
     dict of float
         ``probe/<behaviour>``: the average precision of each behaviour that can be scored.
     """
+    from lisbet.probing.scores import score  # takes a second to import
+
     assert inputs.dev is not None
     model = network_of(inputs, weights, device)
     token = inputs.config.window.output_token
