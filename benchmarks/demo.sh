@@ -9,7 +9,7 @@ say() { printf '\n$ %s\n' "$*"; "$@"; }
 
 say betman fetch_dataset SampleData
 say betman train_model -v --preset=social --run_id=demo --overwrite --seed=1234 --data_format=movement \
-    --epochs=5 --dev_ratio=0.2 --dev_sample=0.3 --save_history datasets/SampleData
+    --epochs=4 --train_sample=0.35 --dev_ratio=0.2 --dev_sample=0.3 --save_history datasets/SampleData
 say betman export_embedder --overwrite \
     models/demo/model_config.yml models/demo/weights/weights_last.pt
 say betman compute_embeddings --overwrite --data_format=movement datasets/SampleData \

@@ -184,7 +184,7 @@ def train(work: Work, place: Path, asked: argparse.Namespace, records: list[Reco
     began = time.monotonic()
     done = subprocess.run(
         [*command, "train_model", *words], capture_output=True, text=True, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": ""},
     )  # fmt: skip
     if done.returncode:
         sys.exit(f"{' '.join(words)}: {done.stderr[-2000:]}")

@@ -226,8 +226,9 @@ def test_a_model_is_trained_with_plugins_of_a_package(site, tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
-    assert "known: cons, multiclass, multilabel, order, shift, warp, approach" in " ".join(
-        run("train_model", "--help").split()
+    assert (
+        "known: cons, kinematics, multiclass, multilabel, order, shift, warp, approach"
+        in " ".join(run("train_model", "--help").split())
     )
     run("fetch_dataset", "Circles")
     line = ["train_model", "--run_id=a", "--backbone_preset=gru-base", "--emb_dim=8",
@@ -318,5 +319,13 @@ def test_names_are_used_once(package):
 
 def test_a_registry_without_other_packages():
     registry = Registry("task", "lisbet.tasks", "TASK", "lisbet.no_such_group", Task)
-    assert list(registry) == ["cons", "multiclass", "multilabel", "order", "shift", "warp"]
+    assert list(registry) == [
+        "cons",
+        "kinematics",
+        "multiclass",
+        "multilabel",
+        "order",
+        "shift",
+        "warp",
+    ]
     assert registry.name_of(registry["warp"]) == "warp"
