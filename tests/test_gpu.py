@@ -10,7 +10,10 @@ from lisbet.training.trainer import Trainer
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-def test_no_step_waits_for_the_gpu(dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "words", [[], ["--task_ids=kinematics", "--condition_input"]], ids=["four tasks", "kinematics"]
+)
+def test_no_step_waits_for_the_gpu(dataset, tmp_path, monkeypatch, words):
     """Between two checks of the losses, see CHECK_EVERY, the host only queues work."""
     monkeypatch.chdir(tmp_path)
     train_step = Trainer.train_step
@@ -28,7 +31,7 @@ def test_no_step_waits_for_the_gpu(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "train_step", strict)
     augmentation = "all_perm_id:p=0.5,rotation:p=0.5,gauss_jitter:p=0.5"
     main(["train_model", *TINY, "--epochs=1", "--log_every=1000", "--run_id=a",
-          f"--data_augmentation={augmentation}", "data"])  # fmt: skip
+          f"--data_augmentation={augmentation}", *words, "data"])  # fmt: skip
     assert checked
 
 

@@ -130,20 +130,24 @@ def kinematics(tracks: Tensor, axis: tuple[int, int] | None) -> Tensor:
     speed = _length(torch.stack(steps)) / (2 * STEP)
     found = [torch.log(_with_ends(speed, frames) + SPEED_FLOOR)]
     pairs = list(combinations(range(tracks.shape[-3]), 2))
-    one, other = (list(numbers) for numbers in zip(*pairs, strict=True)) if pairs else ([], [])
-    apart = centre[..., other] - centre[..., one]
+    if not pairs:
+        return found[0]
+    apart = torch.stack([centre[..., b] - centre[..., a] for a, b in pairs], -1)
     distance = _length(apart)
-    found.append(torch.log(distance + LENGTH_FLOOR))
-    nearest = [_nearest(axes, there, a, b) for a, b in pairs]
-    found += [torch.log(torch.stack(nearest, -1) + LENGTH_FLOOR)] if pairs else []
+    nearest = torch.stack([_nearest(axes, there, a, b) for a, b in pairs], -1)
+    found += [torch.log(lengths + LENGTH_FLOOR) for lengths in (distance, nearest)]
     approach = (_earlier(distance, -2) - _later(distance, -2)) / (2 * STEP)
     found.append(torch.asinh(_with_ends(approach, frames) / SPEED_FLOOR))
     if axis is not None:
         seen = there[..., axis[0]] & there[..., axis[1]]
         heading = torch.stack([own[..., axis[0]] - own[..., axis[1]] for own in axes])
         heading = torch.where(seen, heading, torch.nan)
-        facing = [_cosine(heading[..., one], apart), _cosine(heading[..., other], -apart)]
-        found.append(torch.stack(facing, -1).flatten(-2))
+        facing = [
+            _cosine(heading[..., animal], sign * apart[..., number])
+            for number, pair in enumerate(pairs)
+            for animal, sign in zip(pair, (1, -1), strict=True)
+        ]
+        found.append(torch.stack(facing, -1))
     return torch.cat(found, -1)
 
 

@@ -123,7 +123,9 @@ class Kinematics(Task):
         assert self._mean is not None
         assert self._std is not None
         targets = described(kinematics(around, self._axis))
-        return (targets - self._mean.to(targets.device)) / self._std.to(targets.device)
+        if self._mean.device != targets.device:  # once: a copy at each step would wait for it
+            self._mean, self._std = self._mean.to(targets.device), self._std.to(targets.device)
+        return (targets - self._mean) / self._std
 
     def head(self, embedding_dim: int, hidden_dim: int | None, window: Window) -> AnyHeadConfig:
         """Return a frame head with an output for each target."""

@@ -11,6 +11,7 @@ each animal; then it divides each of them by its standard deviation.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -73,15 +74,23 @@ class Conditioning:
         """Return the map as numbers."""
         return {"shape": list(self.shape), "mean": self.mean.tolist(), "std": self.std.tolist()}
 
-    @property
+    @cached_property
     def matrix(self) -> Tensor:
         """A: (features, features), float64."""
         return contrasts(self.shape) / self.std.double()[:, None]
 
+    @cached_property
+    def _copies(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
+        """Mean and transposed matrix on each device: a copy at each step would wait for it."""
+        return {}
+
     def apply(self, windows: Tensor) -> Tensor:
         """Map windows (B, W, …) of features; their shape stays."""
-        mean, matrix = self.mean.to(windows.device), self.matrix.float().to(windows.device)
-        return ((windows.flatten(2) - mean) @ matrix.T).view_as(windows)
+        device = windows.device
+        if device not in self._copies:
+            self._copies[device] = self.mean.to(device), self.matrix.float().T.to(device)
+        mean, matrix = self._copies[device]
+        return ((windows.flatten(2) - mean) @ matrix).view_as(windows)
 
     def folded_weights(self, weights: dict[str, Tensor], layer: str) -> dict[str, Tensor]:
         """Return a state dict with the map folded into the input layer of the backbone.

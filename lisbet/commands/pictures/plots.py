@@ -105,7 +105,7 @@ def _history_of(run: RunHistory) -> Figure:
                 axes, label = (losses, f"{task}, {part}") if score == "loss" else (scores, None)
                 axes.plot(epochs, values, style, color=f"C{number}", label=label, marker=".", ms=4)
     losses.set(title=f"{run.name}: losses", xlabel="epoch", ylabel="loss")
-    scores.set(title="scores", xlabel="epoch", ylabel="accuracy or F1", ylim=(0, 1))
+    scores.set(title="scores", xlabel="epoch", ylabel="accuracy, F1 or R²", ylim=(0, 1))
     for axes in (losses, scores):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
