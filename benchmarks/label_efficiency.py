@@ -35,7 +35,8 @@ from lisbet.options import ProbeOptions
 from lisbet.probing.scores import folds
 
 PRETRAINED, SCRATCH = "from --preset=social", "from scratch"
-SCORES = ("macro_f1", "mean_average_precision")
+SCORES = ("f1", "average_precision")
+"""Means over the behaviours, without the class of frames that show none."""
 BATCH = 128
 
 
@@ -159,7 +160,11 @@ def scores_of(run: Run, train: list[Record], windows: int) -> dict[str, float]:
     betman("evaluate_model", "--annot_format=csv_events", "test", str(folder / "model_config.yml"),
            str(folder / model_dir.WEIGHTS_LAST))  # fmt: skip
     report = read_yaml(Path("evaluations", run.run_id, "evaluation_report.yml"))
-    return {name: math.nan if report[name] is None else report[name] for name in SCORES}
+    behaviors = [scores for name, scores in report["classes"].items() if name != "other"]
+    return {
+        name: float(np.mean([own[name] for own in behaviors if own[name] is not None]))
+        for name in SCORES
+    }
 
 
 def betman(*words: str, threads: int = 1) -> None:
