@@ -11,7 +11,8 @@ from test_preparation import TABLE, embed, make_embedder, place, refused
 
 from lisbet import __version__
 from lisbet.cli import main
-from lisbet.commands import plots, predict
+from lisbet.commands import predict
+from lisbet.commands.pictures import plots
 from lisbet.commands.sidecar import SIDECAR, ResultModel
 
 __all__ = ["place", "refused"]

@@ -105,7 +105,7 @@ def test_parts_of_a_converted_dataset(data):
         for setup in setups:  # as for a picture
             sampler = getattr(setup, part)
             bank = sampler.banks["order"]
-            drawn.append([*pictures._windows(setup, bank, sampler, *pictures._spread(bank))])
+            drawn.append([*pictures.windows_of(setup, bank, sampler, *pictures._spread(bank))])
         assert equal(*drawn)
 
 

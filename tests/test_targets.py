@@ -23,7 +23,7 @@ from conftest import TINY
 
 import lisbet
 from lisbet.cli import main
-from lisbet.commands import plots
+from lisbet.commands.pictures import plots
 from lisbet.core.storage.write_log import LOG
 from lisbet.data.hub import sample_data
 
