@@ -16,9 +16,7 @@ say betman compute_embeddings --overwrite --data_format=movement datasets/Sample
     models/demo-embedder/model_config.yml models/demo-embedder/weights/weights_last.pt
 say betman plot_history --overwrite models/demo
 say betman plot_embeddings --overwrite --labels=datasets/SampleData embeddings
-say betman probe --overwrite datasets/SampleData \
-    models/demo/model_config.yml models/demo/weights/weights_last.pt
 
 echo
 echo "Pictures in $(pwd):"
-echo "  models/demo/training_history.png, embeddings/embeddings.png, probes/demo/probe_scores.png"
+echo "  models/demo/training_history.png, embeddings/embeddings.png"

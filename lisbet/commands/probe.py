@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 REPORT, SCORES, PICTURE = "probe_report.yml", "probe_scores.csv", "probe_scores.png"
 EMBEDDING, UNTRAINED, BOTH = "embedding", "untrained network", "embedding and kinematics"
-MOST_RECORDINGS = 50
+MOST_RECORDINGS = 20
 """Recordings among which the probe for recording identity distinguishes."""
 TELLS_APART = 1.5
 """An embedding that finds the recording so many times as often as kinematics do is warned of."""

@@ -185,7 +185,7 @@ models/mice/weights/weights_last.pt
         1991, "seed of the folds and of the untrained network", affects="nothing", ge=0
     )
     max_frames: int = option(
-        60_000,
+        20_000,
         "number of frames, evenly spread over all recordings, that are used for fitting and "
         "scoring",
         affects="nothing",
