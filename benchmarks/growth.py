@@ -4,7 +4,7 @@
 
 One number at a time is changed; the others stay as in the first row. A point is a training step on
 random tracks in memory: windows of four tasks are drawn, forward, backward, optimizer. Prints the
-windows per second, the time of a step beside the one that its floating-point operations would take
+windows per second, the time of a step and the one that its floating-point operations would take
 at the rate of the axis' first row, and the share of drawing windows; and draws them. With --tiny
 everything is small, and the numbers say nothing.
 """
@@ -196,7 +196,7 @@ def line(axis: str, points: list[Point]) -> str:
 
 
 def figure(found: dict[str, list[Point]]) -> Figure:
-    """Draw the time of a step over each axis, beside that of its operations."""
+    """Draw the time of a step over each axis, and the time by its operations."""
     picture = Figure(figsize=(11, 6.5), layout="constrained")
     panels = picture.subplots(2, -(-len(found) // 2), squeeze=False).flat
     for axes, (axis, points) in zip(panels, found.items(), strict=False):

@@ -1,5 +1,7 @@
 """--condition_input: training on scaled features, weights for plain ones; and --preset."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -206,3 +208,19 @@ def test_a_run_of_a_preset_is_repeated_from_its_config(place):
 def test_an_unknown_preset_is_refused():
     with pytest.raises(LisbetError, match="'published' or 'social'"):
         checked(preset="best")
+
+
+@pytest.mark.parametrize("more", [[], ["--fps_scaling=2"]])
+def test_converted_recordings_that_are_read_in_parts(place, more):
+    """Labels and conditioning from blocks; an interrupted run makes the same model."""
+    write_dataset(place / "many", [2000] * 12)
+    main(["convert_dataset", "many", "many.zarr"])
+    words = [*PLAIN[:-1], "--task_ids=kinematics", "--learning_rate=1e-3", "--train_sample=0.2",
+             "--bank_memory=600KB", *more, "many.zarr"]  # fmt: skip
+    main([*words, "--epochs=2", "--run_id=whole"])
+    main([*words, "--epochs=1", "--run_id=parts"])
+    main([*words, "--epochs=2", "--run_id=parts", "--resume"])
+    run = yaml.safe_load(Path("models/whole/run_config.yml").read_text())
+    assert run["options"]["bank_memory"] == "600KB"  # and not all of them
+    for name, value in weights_of("whole").items():
+        assert torch.equal(weights_of("parts")[name], value), name
