@@ -39,7 +39,7 @@ export PATH="$PREFIX/bin:$PATH" HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib
 betman --version
 accelerate launch --help > /dev/null
 torchrun --help > /dev/null
-python -c 'import torch, movement, netCDF4, h5py, lisbet.training.train, lisbet.commands.predict, lisbet.commands.plots'
+python -c 'import torch, movement, netCDF4, h5py, lisbet.training.train, lisbet.commands.applying.predict, lisbet.commands.pictures.plots'
 "$PREFIX/bin/pip" check
 "$PREFIX/bin/pip" uninstall --quiet --yes pip
 rm -rf /tmp/matplotlib

@@ -64,5 +64,5 @@ def test_folders_are_short():
         str(folder.relative_to(ROOT)): sum(path.suffix == ".py" for path in folder.iterdir())
         for folder in folders
     }
-    assert entries["commands"] > 10
+    assert entries["data"] > 10
     assert not {folder: count for folder, count in entries.items() if count > 14}

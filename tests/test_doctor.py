@@ -8,7 +8,7 @@ from collections import namedtuple
 import pytest
 
 from lisbet.cli import main
-from lisbet.commands import doctor
+from lisbet.commands.machine import doctor
 
 WHATS = ("versions", "devices", "memory", "shared memory", "disk space", "disk speed",
          "file locks", "caches", "container", "SLURM", "W&B", "communication")  # fmt: skip

@@ -149,7 +149,7 @@ def stubs(tmp_path, monkeypatch):
 @pytest.fixture
 def script(monkeypatch, capsys):
     """Print a script without the slow checks of the options, which are tested elsewhere."""
-    monkeypatch.setattr("lisbet.commands.slurm_script._check", lambda *rest: None)
+    monkeypatch.setattr("lisbet.commands.machine.slurm_script._check", lambda *rest: None)
 
     def print_script(*words: str) -> str:
         main(["slurm_script", "--run_id=a", *words])

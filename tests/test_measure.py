@@ -10,7 +10,7 @@ import torch
 from conftest import TINY
 
 from lisbet.cli import main, parse
-from lisbet.commands.estimate import duration, estimate_of, number, size
+from lisbet.commands.machine.estimate import duration, estimate_of, number, size
 from lisbet.training.inputs import TrainingInputs
 from lisbet.training.measure import cost_of, flop_of
 from lisbet.training.run_folder import with_run_id

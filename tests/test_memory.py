@@ -120,6 +120,6 @@ def test_only_one_place_asks_how_much_memory_is_free():
     askers = [str(file.relative_to(package)) for file in package.rglob("*.py")
               if "virtual_memory" in file.read_text()]  # fmt: skip
     assert sorted(askers) == [
-        "commands/doctor.py",
+        "commands/machine/doctor.py",
         "distributed/memory.py",
     ]  # the doctor names the total, too

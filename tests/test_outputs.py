@@ -13,7 +13,7 @@ import torch
 from conftest import TINY, write_dataset
 
 from lisbet.cli import main
-from lisbet.commands import predict
+from lisbet.commands.applying import predict
 from lisbet.core.config import require_name
 from lisbet.core.errors import OutputError
 from lisbet.core.storage import lock as lock_module

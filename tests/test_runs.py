@@ -13,7 +13,7 @@ import pytest
 from conftest import TINY, write_dataset
 
 from lisbet.cli import main
-from lisbet.commands.runs import state_of
+from lisbet.commands.machine.runs import state_of
 from lisbet.training.trainer import Trainer
 
 HERE = {"state": "running", "host": socket.gethostname(), "beat_s": 1.0}

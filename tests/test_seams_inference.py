@@ -10,7 +10,7 @@ import pytest
 from conftest import TINY, names, walk, write_dataset, write_recording
 
 from lisbet.cli import main
-from lisbet.commands import predict
+from lisbet.commands.applying import predict
 from lisbet.core.config import Dataset, Features
 from lisbet.core.errors import DataError
 from lisbet.data import inference, reading

@@ -16,7 +16,7 @@ from conftest import TINY, child_processes, write_dataset
 
 from lisbet.cli import main, parse
 from lisbet.cli.output import GuardedStream
-from lisbet.commands import launch
+from lisbet.commands.machine import launch
 from lisbet.core.errors import ConfigError, ProcessError, ReportedError, StoppedError
 from lisbet.distributed import environment, machine, stop_signals
 from lisbet.distributed.cores import cores

@@ -11,9 +11,9 @@ from test_preparation import TABLE, embed, make_embedder, place, refused
 
 from lisbet import __version__
 from lisbet.cli import main
-from lisbet.commands import predict
+from lisbet.commands.applying import predict
+from lisbet.commands.applying.sidecar import SIDECAR, ResultModel
 from lisbet.commands.pictures import plots
-from lisbet.commands.sidecar import SIDECAR, ResultModel
 
 __all__ = ["place", "refused"]
 SCALE = {"data_scale": "100x100"}

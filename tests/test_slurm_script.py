@@ -6,7 +6,7 @@ import pytest
 from conftest import TINY, write_dataset
 
 from lisbet.cli import main
-from lisbet.commands.launch import FOLDERS
+from lisbet.commands.machine.launch import FOLDERS
 
 SHIPPED = next(folder for folder in FOLDERS if folder.is_dir()) / "slurm" / "train.sbatch"
 

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from lisbet import options
-from lisbet.commands import launch
+from lisbet.commands.machine import launch
 from lisbet.core.errors import ConfigError, unknown
 from lisbet.core.json_types import JsonDict
 from lisbet.core.yaml_files import read_yaml
@@ -203,25 +203,32 @@ COMMANDS = {
     command.name: command
     for command in (
         Command("fetch_dataset", options.FetchOptions, "data.hub:fetch_dataset"),
-        Command("fetch_model", options.FetchModelOptions, "commands.fetch_model:fetch_model"),
+        Command("fetch_model", options.FetchModelOptions, "commands.hub.fetch_model:fetch_model"),
         Command("dataset_info", options.DatasetInfoOptions, "data.describe:dataset_info"),
         Command("convert_dataset", options.ConvertOptions, "data.zarr.convert:convert_dataset"),
         Command("train_model", options.TrainOptions, "training.train:train_model"),
-        Command("estimate", options.EstimateOptions, "commands.estimate:estimate", launches=False),
-        Command("benchmark", options.BenchmarkOptions, "commands.benchmark:benchmark"),
+        Command(
+            "estimate",
+            options.EstimateOptions,
+            "commands.machine.estimate:estimate",
+            launches=False,
+        ),
+        Command("benchmark", options.BenchmarkOptions, "commands.machine.benchmark:benchmark"),
         Command("export_embedder", options.ExportOptions, "models.model_dir:export_embedder"),
         Command(
             "compute_embeddings",
             options.EmbeddingOptions,
-            "commands.predict:compute_embeddings",
+            "commands.applying.predict:compute_embeddings",
         ),
         Command(
             "annotate_behavior",
             options.AnnotateOptions,
-            "commands.predict:annotate_behavior",
+            "commands.applying.predict:annotate_behavior",
         ),
-        Command("evaluate_model", options.EvaluateOptions, "commands.evaluation:evaluate_model"),
-        Command("probe", options.ProbeOptions, "commands.probe:probe"),
+        Command(
+            "evaluate_model", options.EvaluateOptions, "commands.applying.evaluation:evaluate_model"
+        ),
+        Command("probe", options.ProbeOptions, "commands.applying.probe:probe"),
         Command(
             "consolidate_checkpoint",
             options.ConsolidateOptions,
@@ -232,11 +239,15 @@ COMMANDS = {
             options.VerifyOptions,
             "training.checkpoint.resume:verify_checkpoint",
         ),
-        Command("launch_configs", options.LaunchConfigsOptions, "commands.launch:launch_configs"),
-        Command("slurm_script", options.SlurmScriptOptions, "commands.slurm_script:slurm_script"),
+        Command(
+            "launch_configs", options.LaunchConfigsOptions, "commands.machine.launch:launch_configs"
+        ),
+        Command(
+            "slurm_script", options.SlurmScriptOptions, "commands.machine.slurm_script:slurm_script"
+        ),
         Command("model_info", options.InfoOptions, "models.model_dir:model_info"),
-        Command("runs", options.RunsOptions, "commands.runs:runs"),
-        Command("doctor", options.DoctorOptions, "commands.doctor:doctor"),
+        Command("runs", options.RunsOptions, "commands.machine.runs:runs"),
+        Command("doctor", options.DoctorOptions, "commands.machine.doctor:doctor"),
         Command("plot_history", options.PlotHistoryOptions, "commands.pictures.plots:plot_history"),
         Command(
             "plot_embeddings",

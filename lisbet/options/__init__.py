@@ -4,7 +4,19 @@ A field's type reads the text of the command line, its constraints refuse what c
 description is what ``--help`` prints. Nothing here imports torch.
 """
 
-from lisbet.options._apply import (
+from lisbet.options._base import (
+    LAUNCH_OPTIONS,
+    LaunchOptions,
+    Options,
+    affecting,
+    extra_of,
+)
+from lisbet.options._data import ConvertOptions, DatasetInfoOptions
+from lisbet.options._model import BACKBONE_SIZES, ModelOptions, OptimizationOptions
+from lisbet.options._outputs import CheckpointOptions, TrackingOptions
+from lisbet.options._recordings import DataOptions
+from lisbet.options._train import TrainingOptions, TrainOptions
+from lisbet.options.commands.apply import (
     AnnotateOptions,
     ConsolidateOptions,
     EmbeddingOptions,
@@ -18,28 +30,16 @@ from lisbet.options._apply import (
     ProbeOptions,
     VerifyOptions,
 )
-from lisbet.options._base import (
-    LAUNCH_OPTIONS,
-    LaunchOptions,
-    Options,
-    affecting,
-    extra_of,
-)
-from lisbet.options._data import ConvertOptions, DatasetInfoOptions
-from lisbet.options._fetch import (
+from lisbet.options.commands.fetch import (
     DATASET_GROUP,
     DATASETS,
     PUBLISHED_MODELS,
     FetchModelOptions,
     FetchOptions,
 )
-from lisbet.options._look import DoctorOptions, PlotHistoryOptions, RunsOptions
-from lisbet.options._measure import BenchmarkOptions, EstimateOptions
-from lisbet.options._model import BACKBONE_SIZES, ModelOptions, OptimizationOptions
-from lisbet.options._outputs import CheckpointOptions, TrackingOptions
-from lisbet.options._recordings import DataOptions
-from lisbet.options._slurm import SlurmScriptOptions
-from lisbet.options._train import TrainingOptions, TrainOptions
+from lisbet.options.commands.look import DoctorOptions, PlotHistoryOptions, RunsOptions
+from lisbet.options.commands.measure import BenchmarkOptions, EstimateOptions
+from lisbet.options.commands.slurm import SlurmScriptOptions
 
 __all__ = [
     "BACKBONE_SIZES",

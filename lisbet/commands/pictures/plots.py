@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from lisbet.commands.applying.sidecar import model_of_tables
 from lisbet.commands.pictures.history_page import RunHistory, charts, page
-from lisbet.commands.sidecar import model_of_tables
 from lisbet.core import drawing
 from lisbet.core.config import Dataset
 from lisbet.core.errors import DataError, ModelError
@@ -142,7 +142,7 @@ def _histories(runs: list[RunHistory]) -> Figure:
 
 def plot_embeddings(options: PlotEmbeddingsOptions) -> None:
     """Draw embeddings in two dimensions, coloured by behaviour where annotations are given."""
-    from lisbet.commands.result_tables import (  # plot_history needs no pandas
+    from lisbet.commands.applying.result_tables import (  # plot_history needs no pandas
         EMBEDDINGS,
         read_embeddings,
     )

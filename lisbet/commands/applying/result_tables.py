@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lisbet.commands.sidecar import model_of_tables
+from lisbet.commands.applying.sidecar import model_of_tables
 from lisbet.core.errors import DataError
 
 EMBEDDINGS = "features_lisbet_embedding.csv"

@@ -17,8 +17,8 @@ from accelerate import Accelerator, PartialState
 from rich.console import Console
 from rich.progress import track
 
-from lisbet.commands.result_tables import ANNOTATIONS, EMBEDDINGS
-from lisbet.commands.sidecar import SIDECAR, ResultModel, require_one_model
+from lisbet.commands.applying.result_tables import ANNOTATIONS, EMBEDDINGS
+from lisbet.commands.applying.sidecar import SIDECAR, ResultModel, require_one_model
 from lisbet.core.allocator import keep_freed_memory
 from lisbet.core.config import Window
 from lisbet.core.errors import DataError, ModelError, OutputError, counted

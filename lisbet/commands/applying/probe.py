@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from lisbet.commands.predict import load_bank, prepared_as
+from lisbet.commands.applying.predict import load_bank, prepared_as
 from lisbet.core import drawing
 from lisbet.core.errors import DataError, LisbetError, counted
 from lisbet.core.json_types import JsonDict

@@ -29,7 +29,7 @@ from lisbet.options import LaunchConfigsOptions, LaunchOptions
 
 log = logging.getLogger(__name__)
 
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parents[2]
 FOLDERS = (PACKAGE / "launch_files", PACKAGE.parent / "launch")
 """Where the configurations lie: in an installed package, and in a checkout."""
 ALONE = "NO"

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pandas as pd
 
-from lisbet.commands.predict import (
+from lisbet.commands.applying.predict import (
     class_names,
     load_bank,
     outputs,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lisbet import __version__
-from lisbet.commands.launch import ALONE, FOLDERS, Launch
+from lisbet.commands.machine.launch import ALONE, FOLDERS, Launch
 from lisbet.core.errors import ConfigError
 from lisbet.core.json_types import JsonDict
 from lisbet.core.option_text import join_paths
@@ -16,7 +16,7 @@ from lisbet.core.redact import redacted
 from lisbet.options import SlurmScriptOptions, TrainingOptions, TrainOptions
 
 if TYPE_CHECKING:
-    from lisbet.commands.estimate import Estimate
+    from lisbet.commands.machine.estimate import Estimate
 
 TEMPLATE = "slurm/train.sbatch"
 SEED = '"$SLURM_ARRAY_TASK_ID"'
@@ -66,7 +66,7 @@ def _check(options: SlurmScriptOptions, train: TrainOptions) -> "Estimate | None
         )
     import torch
 
-    from lisbet.commands.estimate import estimate_of
+    from lisbet.commands.machine.estimate import estimate_of
     from lisbet.training.datasets.batching import Batching
     from lisbet.training.inputs import TrainingInputs, check_without_recordings
 

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from lisbet.commands.estimate import as_new_run, number
+from lisbet.commands.machine.estimate import as_new_run, number
 from lisbet.core.errors import counted
 from lisbet.data.hub import sample_data
 from lisbet.distributed.cores import cores

@@ -1,0 +1,1 @@
+"""Commands that apply a model to recordings, and compare what it says."""

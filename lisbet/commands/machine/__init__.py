@@ -1,0 +1,1 @@
+"""Commands about this machine, its runs and jobs on a cluster."""
