@@ -18,6 +18,10 @@ from lisbet.core.storage.results import lies_in, require_result_folder
 from lisbet.core.storage.write_log import LOG
 from lisbet.core.yaml_files import read_yaml, write_yaml
 from lisbet.models.heads import EmbeddingHeadConfig
+from lisbet.models.locate import MODEL_CONFIG as MODEL_CONFIG
+from lisbet.models.locate import WEIGHTS as WEIGHTS
+from lisbet.models.locate import WEIGHTS_LAST as WEIGHTS_LAST
+from lisbet.models.locate import config_of, located
 from lisbet.models.multitask import (
     ModelConfig,
     MultiTaskModel,
@@ -30,10 +34,7 @@ from lisbet.options._preparation import described
 
 log = logging.getLogger(__name__)
 
-MODEL_CONFIG = "model_config.yml"
 RUN_CONFIG = "run_config.yml"
-WEIGHTS = "weights"
-WEIGHTS_LAST = f"{WEIGHTS}/weights_last.pt"
 EMBEDDING = "embedding"
 MODEL = "model"
 """Kind of the folders of models that were exported or fetched, see `write_log`."""
@@ -150,8 +151,27 @@ def load_model(config_path: Path, weights_path: Path) -> tuple[ModelConfig, Mult
     return config, model.eval()
 
 
+def embedder_config(config: ModelConfig) -> ModelConfig:
+    """Return the configuration of the same network with an embedding head only."""
+    head = EmbeddingHeadConfig(output_token_idx=config.window.output_token)
+    return config.model_copy(
+        update={
+            "model_id": f"{config.model_id}-embedder",
+            "behaviors": {},
+            "targets": {},
+            "out_heads": {EMBEDDING: head},
+        }
+    )
+
+
+def without_heads(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict without the weights of the task heads."""
+    return {key: value for key, value in weights.items() if not key.startswith("task_heads.")}
+
+
 def export_embedder(options: ExportOptions) -> None:
     """Write models/<run_id>-embedder: the same network with an embedding head only."""
+    options = located(options)
     config = read_config(options.model_path)
     if EMBEDDING in config.out_heads:
         raise ModelError(f"{options.model_path} is an embedder already")
@@ -164,19 +184,10 @@ def export_embedder(options: ExportOptions) -> None:
             )
     require_writable(folder.parent)
     require_result_folder(folder, MODEL, overwrite=options.overwrite)
-    embedder = config.model_copy(
-        update={
-            "model_id": folder.name,
-            "behaviors": {},
-            "targets": {},
-            "out_heads": {
-                EMBEDDING: EmbeddingHeadConfig(output_token_idx=config.window.output_token)
-            },
-        }
-    )
+    embedder = embedder_config(config)
     weights = read_weights(options.weights_path)
     require_fitting(outline(config), weights, str(options.weights_path))
-    kept = {key: value for key, value in weights.items() if not key.startswith("task_heads.")}
+    kept = without_heads(weights)
     require_fitting(outline(embedder), kept, str(options.weights_path))
     with locked(folder):
         recover(folder)
@@ -191,6 +202,7 @@ def export_embedder(options: ExportOptions) -> None:
 
 def model_info(options: InfoOptions) -> None:
     """Print what a model is and what its directory contains."""
+    options = options.model_copy(update={"model_path": config_of(options.model_path)})
     config = read_config(options.model_path)
     model = outline(config)
     backbone = {key: value for key, value in config.backbone.items() if key != "type"}

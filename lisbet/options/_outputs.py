@@ -46,6 +46,7 @@ class CheckpointOptions(Options):
         affects="nothing",
         group="output",
     )
+    quiet: bool = option(False, "print only warnings and errors", affects="nothing", group="output")
     config: Path | None = option(
         None,
         "YAML file of options, such as the run_config.yml of an earlier run; options on the "

@@ -60,6 +60,11 @@ class SupervisedTask(Task):
         """Return what the task predicts from logits (frames, classes): same shape, bool."""
 
     @staticmethod
+    @abstractmethod
+    def probabilities(logits: np.ndarray) -> np.ndarray:
+        """Return the probability of each class from logits (frames, classes): same shape."""
+
+    @staticmethod
     def true_classes(annotated: np.ndarray, classes: Sequence[str]) -> np.ndarray:
         """Return the right answers for annotated frames (frames, classes), bool, of any task.
 

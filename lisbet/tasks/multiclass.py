@@ -51,6 +51,11 @@ class Multiclass(SupervisedTask):
         return np.eye(logits.shape[1], dtype=bool)[logits.argmax(axis=1)]
 
     @staticmethod
+    def probabilities(logits: np.ndarray) -> np.ndarray:
+        """Return the softmax of (frames, classes): the classes of a frame add up to 1."""
+        return torch.from_numpy(logits).softmax(dim=1).numpy()
+
+    @staticmethod
     def true_classes(annotated: np.ndarray, classes: Sequence[str]) -> np.ndarray:
         """Return the class of each frame; one without behaviour is `other`, if there is that class.
 
@@ -88,8 +93,7 @@ class Multiclass(SupervisedTask):
         if not scored.any():
             raise DataError("no frame is left to score")
         actual, logits, truth = actual[scored], logits[scored].astype(np.float64), truth[scored]
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probability = odds / odds.sum(axis=1, keepdims=True)
+        probability = Multiclass.probabilities(logits)
         shown = [number for number in range(len(classes)) if number != ignore]
         decided = Multiclass.decide(logits)
         predicted = decided.argmax(axis=1)

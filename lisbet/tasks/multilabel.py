@@ -33,6 +33,11 @@ class Multilabel(SupervisedTask):
         return logits > 0
 
     @staticmethod
+    def probabilities(logits: np.ndarray) -> np.ndarray:
+        """Return the logistic function of (frames, classes): each class by itself."""
+        return torch.from_numpy(logits).sigmoid().numpy()
+
+    @staticmethod
     def report(
         truth: np.ndarray, logits: np.ndarray, classes: Sequence[str], ignore: int | None
     ) -> tuple[JsonDict, pd.DataFrame]:

@@ -94,7 +94,7 @@ def _train(trainer: Trainer, description: str, *, resumed: bool) -> None:
             run_folder.restore_earlier_model(folder)
         raise
     trainer.logger.finish()
-    if trainer.is_main_process:
+    if trainer.is_main_process and not options.quiet:
         print(f"model written to {folder}")
 
 
@@ -168,7 +168,7 @@ def _is_finished(trainer: Trainer) -> bool:
     if trainer.is_main_process:
         epochs = trainer.options.epochs
         finished = [resume.finished_without_checkpoint(trainer.folder, trainer.config, epochs)]
-        if finished[0]:
+        if finished[0] and not trainer.options.quiet:
             print(f"{trainer.folder} is finished; its checkpoints were removed")
     return bool(broadcast_object_list(finished)[0])
 

@@ -97,7 +97,7 @@ class Trainer:
             options.epochs,
             self.steps_per_epoch,
             options.batch_size * len(inputs.tasks),
-            is_main_process=self.is_main_process,
+            prints=self.is_main_process and not options.quiet,
         )
         self._uses_dropout = any(
             isinstance(module, nn.Dropout) and module.p > 0 for module in strategy.network.modules()

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pandas as pd
 
-from lisbet.commands.applying.predict import (
+from lisbet.api.inference import (
     class_names,
     load_bank,
     outputs,
@@ -23,6 +23,7 @@ from lisbet.data.bank import Bank
 from lisbet.data.inference import Recordings
 from lisbet.distributed.failure_watch import distributed_session
 from lisbet.models import model_dir
+from lisbet.models.locate import located
 from lisbet.options import EvaluateOptions
 from lisbet.tasks._frame_scores import MEANS
 from lisbet.training.datasets.run_split import RunSplit, listed
@@ -34,6 +35,7 @@ REPORT, CONFUSION, PICTURE = "evaluation_report.yml", "confusion_matrix.csv", "c
 
 def evaluate_model(options: EvaluateOptions) -> None:
     """Write evaluations/<model_id>/ and print the scores."""
+    options = located(options)
     config = model_dir.read_config(options.model_path)
     task = supervised_head(config, options.task)
     classes = class_names(config, task)
@@ -53,7 +55,10 @@ def evaluate_model(options: EvaluateOptions) -> None:
         bank = load_bank(options, config)
         bank, in_training = _part(bank, split, options)
         truth = true_classes(bank, classes, task)
-        found = outputs(model, task, bank, config.window, options, accelerator)
+        found = outputs(
+            model, task, bank, config.window, device=accelerator.device, progress=True,
+            batch_size=options.batch_size, fps_scaling=options.fps_scaling, bf16=options.uses_bf16,
+        )  # fmt: skip
         logits = np.concatenate([values for _, values in found])
     report, confusion = supervised_task(task).report(truth, logits, classes, options.ignore_index)
     head = {

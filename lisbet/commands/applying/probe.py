@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from lisbet.commands.applying.predict import load_bank, prepared_as
+from lisbet.api.inference import load_bank, prepared_as
 from lisbet.core import drawing
 from lisbet.core.errors import DataError, LisbetError, counted
 from lisbet.core.json_types import JsonDict
@@ -18,6 +18,7 @@ from lisbet.data.inference import Recordings
 from lisbet.data.kinematics import body_axis
 from lisbet.distributed.failure_watch import distributed_session
 from lisbet.models import model_dir
+from lisbet.models.locate import located
 from lisbet.models.multitask import ModelConfig, MultiTaskModel
 from lisbet.options import ProbeOptions
 from lisbet.probing.compare import (
@@ -55,6 +56,7 @@ TELLS_APART = 1.5
 
 def probe(options: ProbeOptions) -> None:
     """Write probes/<model_id>/ and print the scores."""
+    options = located(options)
     config = model_dir.read_config(options.model_path)
     axis = body_axis(config.input_features, options.front, options.back)
     options = prepared_as(options, config)

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lisbet import __version__
+from lisbet.commands.applying.result_files import find_results
 from lisbet.core.config import Config
 from lisbet.core.errors import ConfigError, DataError, OutputError, first_message
 from lisbet.core.json_types import JsonDict
@@ -102,7 +103,13 @@ def _value(value: object) -> str:
 
 
 def require_one_model(
-    folder: Path, model: ResultModel, name: str, record_ids: Sequence[str], *, overwrite: bool
+    folder: Path,
+    model: ResultModel,
+    names: Sequence[str],
+    known: Sequence[str],
+    record_ids: Sequence[str],
+    *,
+    overwrite: bool,
 ) -> tuple[str, ...]:
     """Refuse to write results of a model next to those of another one.
 
@@ -112,27 +119,29 @@ def require_one_model(
         Where the results go.
     model : ResultModel
         What is going to write them.
-    name : str
-        Name of the tables.
+    names : sequence of str
+        Names of the files that are going to be written for each recording.
+    known : sequence of str
+        Names of all files that such results may have.
     record_ids : sequence of str
-        Recordings whose tables are going to be written.
+        Recordings whose results are going to be written.
     overwrite : bool
-        Whether tables are replaced.
+        Whether files are replaced.
 
     Returns
     -------
     tuple of str
-        Recordings whose tables are of another model until they are replaced.
+        Recordings whose results are of another model until they are replaced.
 
     Raises
     ------
     OutputError
-        Naming both models, and the tables that would stay.
+        Naming both models, and the results that would stay.
     """
     found = ResultModel.read(folder / SIDECAR)
     if found is not None:
         require_file_target(folder / SIDECAR, root=folder, overwrite=True)
-    there = tables(folder, name)
+    there = find_results(folder, known)
     if found is not None and found.is_same(model):
         others = tuple(record_id for record_id in found.unfinished if record_id in there)
         what = "unfinished: a command that was to replace results of another model was interrupted"
@@ -143,25 +152,23 @@ def require_one_model(
             what = model.difference(found)
     if not others:
         return ()
-    left = [record_id for record_id in others if record_id not in set(record_ids)]
+    replaced = set(record_ids)
+    left = [
+        record_id
+        for record_id in others
+        if record_id not in replaced or any(path.name not in names for path in there[record_id])
+    ]
     if overwrite and not left:
         return others
     advice = (
-        f"--overwrite would replace only some of them: {_some(left)} would stay. Choose another "
-        "--output_path, or include these recordings"
+        f"--overwrite would replace only some of them: files of {_some(left)} would stay. "
+        "Choose another --output_path, or include these recordings and files"
         if overwrite
         else "choose another --output_path, or replace all of them with --overwrite"
     )
     raise OutputError(
         f"{folder} holds results of other recordings or runs, {what} ({_some(others)}); {advice}"
     )
-
-
-def tables(folder: Path, name: str) -> list[str]:
-    """Return the ids of the recordings that have a table in a folder, sorted."""
-    if not folder.is_dir():
-        return []
-    return sorted(file.parent.relative_to(folder).as_posix() for file in folder.rglob(name))
 
 
 def model_of_tables(files: Sequence[Path]) -> ResultModel | None:

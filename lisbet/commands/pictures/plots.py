@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from lisbet.commands.applying.result_files import EMBEDDING_FILES, find_results
 from lisbet.commands.applying.sidecar import model_of_tables
 from lisbet.commands.pictures.history_page import RunHistory, charts, page
 from lisbet.core import drawing
@@ -142,9 +143,8 @@ def _histories(runs: list[RunHistory]) -> Figure:
 
 def plot_embeddings(options: PlotEmbeddingsOptions) -> None:
     """Draw embeddings in two dimensions, coloured by behaviour where annotations are given."""
-    from lisbet.commands.applying.result_tables import (  # plot_history needs no pandas
-        EMBEDDINGS,
-        read_embeddings,
+    from lisbet.commands.applying.result_tables import (
+        read_embeddings,  # plot_history needs no pandas
     )
 
     path = options.output_path or options.embeddings_path / "embeddings.png"
@@ -164,11 +164,16 @@ def plot_embeddings(options: PlotEmbeddingsOptions) -> None:
     drawing.scatter(figure.subplots(), _layout(everything[chosen], options.seed), names)
     what = "behaviour" if options.labels is not None else "recording"
     title = f"{len(chosen)} of {len(everything)} frames, t-SNE of the embeddings, by {what}"
-    if (model := model_of_tables(sorted(options.embeddings_path.rglob(EMBEDDINGS)))) is not None:
+    if (model := model_of_tables(_tables(options.embeddings_path))) is not None:
         title += f"\n{model}"
         print(f"embeddings of {model}")
     figure.suptitle(title, size=10)
     _save(figure, path, overwrite=options.overwrite)
+
+
+def _tables(folder: Path) -> list[Path]:
+    """Return the tables of embeddings of a folder, one of each recording."""
+    return [own[0] for own in find_results(folder, EMBEDDING_FILES).values()]
 
 
 def _layout(values: np.ndarray, seed: int) -> np.ndarray:

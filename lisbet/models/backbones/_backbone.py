@@ -1,8 +1,10 @@
 """The interface of a backbone."""
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import ClassVar, Self
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -80,3 +82,16 @@ class Backbone(nn.Module, ABC):
         """
         embedding: Tensor = self(windows)[:, frame]
         return embedding
+
+
+def unrounded(layer: nn.Linear, windows: Tensor) -> Tensor:
+    """Apply the first layer of a backbone in the precision of its weights, also under autocast.
+
+    In bfloat16, coordinates between 0.5 and 1 would be rounded to 1/256 of the arena, which is
+    more than animals move from frame to frame.
+    """
+    device = windows.device.type
+    rounded = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    with torch.autocast(device, enabled=False) if rounded else nullcontext():
+        frames: Tensor = layer(windows.to(layer.weight.dtype) if rounded else windows)
+    return frames

@@ -4,7 +4,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lisbet.core.config import LARGEST_SIZE, MOST_LAYERS
-from lisbet.models.backbones._backbone import Backbone, BackboneConfig
+from lisbet.models.backbones._backbone import Backbone, BackboneConfig, unrounded
 
 
 class LSTMConfig(BackboneConfig):
@@ -35,7 +35,7 @@ class LSTM(Backbone):
 
     def forward(self, windows: Tensor) -> Tensor:
         """Turn windows (batch, frames, features) into embeddings (batch, frames, embedding)."""
-        states, _ = self.lstm(self.input_proj(windows))
+        states, _ = self.lstm(unrounded(self.input_proj, windows))
         embeddings: Tensor = self.output_proj(states)
         return embeddings
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lisbet.core.config import LARGEST_SIZE, MOST_LAYERS
-from lisbet.models.backbones._backbone import Backbone, BackboneConfig
+from lisbet.models.backbones._backbone import Backbone, BackboneConfig, unrounded
 
 ALL = slice(None)
 """All frames of a window."""
@@ -163,7 +163,7 @@ class Transformer(Backbone):
         return self._embed(windows, slice(frame, frame + 1))[:, 0]
 
     def _embed(self, windows: Tensor, only: slice) -> Tensor:
-        frames = self.pos_embedder(self.frame_embedder(windows))
+        frames = self.pos_embedder(unrounded(self.frame_embedder, windows))
         embeddings: Tensor = self.layer_norm(self.transformer_encoder(frames, only))
         return embeddings
 

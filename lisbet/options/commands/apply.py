@@ -1,7 +1,7 @@
 """The options of what is done with a trained model."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lisbet.core.config import DataPath, Dataset
 from lisbet.options._base import (
@@ -17,16 +17,30 @@ from lisbet.options._base import (
 from lisbet.options._recordings import DataOptions
 
 
+def named_model() -> Any:
+    """Declare the model that a command takes."""
+    return positional("the model: its folder, its model_config.yml, or ORG/NAME on the hub")
+
+
+def named_weights() -> Any:
+    """Declare its weights, which may be left out."""
+    return positional(
+        "its weights, if other than weights/weights_last.pt in its folder",
+        default=Path("weights/weights_last.pt"),
+    )
+
+
 class ExportOptions(Options):
     """Export the embedding model: the network without its task heads.
 
     Examples
     --------
-    betman export_embedder models/mice/model_config.yml models/mice/weights/weights_last.pt
+    betman export_embedder models/mice
+    betman export_embedder models/mice/model_config.yml models/mice/weights/weights_epoch9.pt
     """
 
-    model_path: Path = positional("the model's model_config.yml")
-    weights_path: Path = positional("its weights, such as weights/weights_last.pt")
+    model_path: Path = named_model()
+    weights_path: Path = named_weights()
     output_path: Path = option(
         Path("."), "folder that contains models/", affects="nothing", group="output"
     )
@@ -39,8 +53,8 @@ class InferenceOptions(DataOptions):
     data_path: DataPath = positional(
         "folder of recordings: every folder in it with a tracking file"
     )
-    model_path: Path = positional("the model's model_config.yml")
-    weights_path: Path = positional("its weights, such as weights/weights_last.pt")
+    model_path: Path = named_model()
+    weights_path: Path = named_weights()
     data_format: DataFormat = option(
         "auto",
         "format of the tracking files; auto: detected from the files",
@@ -49,6 +63,12 @@ class InferenceOptions(DataOptions):
         known=READER_NAMES,
     )
     batch_size: int = option(128, "number of windows in one forward pass", affects="nothing", ge=1)
+    mixed_precision: Literal["no", "bf16"] = option(
+        "no",
+        "compute in float32, or matrix products and attention in bfloat16, which changes results "
+        "in the third digit",
+        affects="nothing",
+    )
     override_preparation: bool = option(
         False,
         "let --data_scale and other options given here replace the values that the model was "
@@ -58,22 +78,43 @@ class InferenceOptions(DataOptions):
     )
 
     @property
+    def uses_bf16(self) -> bool:
+        """Whether matrix products and attention are computed in bfloat16."""
+        return self.mixed_precision == "bf16"
+
+    @property
     def dataset(self) -> Dataset:
         """The folder of recordings, with the format of its files."""
         return Dataset(path=self.data_path, format=self.data_format)
 
 
+TableFormat = Literal["csv", "parquet", "npz", "zarr"]
+
+
+def table_format() -> Any:
+    """Declare the format of tables."""
+    return option(
+        "csv",
+        "format of the tables: csv; or, with the times of the frames, parquet (pip install "
+        "lisbet[parquet]), npz (NumPy), or zarr (xarray, a .zarr.zip file)",
+        affects="nothing",
+        group="output",
+    )
+
+
 class EmbeddingOptions(InferenceOptions, LaunchOptions):
     """Compute the embedding of every frame of every recording.
 
-    Writes embeddings/<recording>/features_lisbet_embedding.csv, one row for each frame.
+    Writes embeddings/<recording>/features_lisbet_embedding.csv, one row for each frame; or another
+    --format, which holds the times of the frames, too.
 
     Examples
     --------
-    betman compute_embeddings datasets/mice models/mice-embedder/model_config.yml \
-models/mice-embedder/weights/weights_last.pt
+    betman compute_embeddings datasets/mice models/mice-embedder
+    betman compute_embeddings --format=parquet datasets/mice models/mice-embedder
     """
 
+    format: TableFormat = table_format()
     output_path: Path = option(
         Path("."), "folder that contains embeddings/", affects="nothing", group="output"
     )
@@ -86,16 +127,35 @@ class AnnotateOptions(InferenceOptions, LaunchOptions):
     """Annotate the behaviour in every frame of every recording.
 
     Writes annotations/<recording>/machineAnnotation_lisbet.csv, one row for each frame, one column
-    of 0 and 1 for each class.
+    of 0 and 1 for each class; and more files on request.
 
     Examples
     --------
-    betman annotate_behavior datasets/mice models/mice/model_config.yml \
-models/mice/weights/weights_last.pt
+    betman annotate_behavior datasets/mice models/mice
+    betman annotate_behavior --probabilities --bouts --fps=30 datasets/mice models/mice
     """
 
     task: str | None = option(
         None, "supervised head to use, for a model that has several", affects="nothing"
+    )
+    format: TableFormat = table_format()
+    probabilities: bool = option(
+        False,
+        "write machineAnnotation_lisbet_probabilities, too: the probability of each class",
+        affects="nothing",
+        group="output",
+    )
+    bouts: bool = option(
+        False,
+        "write bouts.csv, too: behaviour, start, end and duration in seconds of each bout",
+        affects="nothing",
+        group="output",
+    )
+    boris: bool = option(
+        False,
+        "write boris_events.csv, too: the bouts as BORIS exports and imports them",
+        affects="nothing",
+        group="output",
     )
     output_path: Path = option(
         Path("."), "folder that contains annotations/", affects="nothing", group="output"
@@ -129,8 +189,7 @@ class EvaluateOptions(LabelledOptions):
 
     Examples
     --------
-    betman evaluate_model --annot_format=boris datasets/test models/mice/model_config.yml \
-models/mice/weights/weights_last.pt
+    betman evaluate_model --annot_format=boris datasets/test models/mice
     """
 
     task: str | None = option(
@@ -167,8 +226,7 @@ class ProbeOptions(LabelledOptions):
 
     Examples
     --------
-    betman probe --annot_format=boris datasets/mice models/mice/model_config.yml \
-models/mice/weights/weights_last.pt
+    betman probe --annot_format=boris datasets/mice models/mice
     """
 
     folds: int = option(
@@ -252,10 +310,10 @@ class InfoOptions(Options):
 
     Examples
     --------
-    betman model_info models/mice/model_config.yml
+    betman model_info models/mice
     """
 
-    model_path: Path = positional("the model's model_config.yml")
+    model_path: Path = named_model()
 
 
 class PlotEmbeddingsOptions(Options):

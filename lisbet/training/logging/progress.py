@@ -30,13 +30,13 @@ class ProgressReporter:
         Length of the run, and steps of one epoch.
     windows : int
         Windows in one step, of all tasks.
-    is_main_process : bool
-        Whether this process prints.
+    prints : bool
+        Whether anything is shown, on this process.
     """
 
-    def __init__(self, epochs: int, steps: int, windows: int, *, is_main_process: bool) -> None:
+    def __init__(self, epochs: int, steps: int, windows: int, *, prints: bool) -> None:
         self.epochs, self.steps, self.windows = epochs, steps, windows
-        self.console = Console(file=sys.stderr, quiet=not is_main_process, highlight=False)
+        self.console = Console(file=sys.stderr, quiet=not prints, highlight=False)
         self.started = time.monotonic()
         self.speed, self.finished_here = 0.0, 0
 

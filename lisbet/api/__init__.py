@@ -1,0 +1,1 @@
+"""The Python interface: models, recordings and training, as notebooks use them."""
