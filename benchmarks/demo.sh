@@ -11,9 +11,8 @@ say betman fetch_dataset SampleData
 say betman train_model -v --preset=social --run_id=demo --overwrite --seed=1234 --data_format=movement \
     --epochs=4 --train_sample=0.35 --dev_ratio=0.2 --dev_sample=0.3 --save_history datasets/SampleData
 say betman export_embedder --overwrite \
-    models/demo/model_config.yml models/demo/weights/weights_last.pt
-say betman compute_embeddings --overwrite --data_format=movement datasets/SampleData \
-    models/demo-embedder/model_config.yml models/demo-embedder/weights/weights_last.pt
+    models/demo
+say betman compute_embeddings --overwrite --data_format=movement datasets/SampleData models/demo-embedder
 say betman plot_history --overwrite models/demo
 say betman plot_embeddings --overwrite --labels=datasets/SampleData embeddings
 

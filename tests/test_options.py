@@ -35,7 +35,7 @@ def test_what_the_options_of_training_affect():
     }  # fmt: skip
     assert {*affecting(TrainOptions, "nothing")} == {
         "config", "debug_step", "dry_run", "launch", "machine_rank", "main_process_ip",
-        "main_process_port", "num_machines", "num_processes", "overwrite", "resume",
+        "main_process_port", "num_machines", "num_processes", "overwrite", "quiet", "resume",
     }  # fmt: skip
     assert {*affecting(TrainOptions, "files")} == {
         "data_format", "data_path", "file_per_individual", "filter_match", "flat",

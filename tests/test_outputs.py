@@ -14,6 +14,7 @@ from conftest import TINY, write_dataset
 
 from lisbet.cli import main
 from lisbet.commands.applying import predict
+from lisbet.commands.applying.results import Results
 from lisbet.core.config import require_name
 from lisbet.core.errors import OutputError
 from lisbet.core.storage import lock as lock_module
@@ -257,19 +258,19 @@ def test_two_at_once_into_one_folder(tmp_path):
     """Both find nothing there; the later one replaces what the other one wrote, and only that."""
     accelerator = SimpleNamespace(is_main_process=True)
     one, other = (
-        predict.Results(tmp_path / "e", "t.csv", overwrite=False, accelerator=accelerator)
+        Results(tmp_path / "e", ["t.csv"], ["t.csv"], overwrite=False, accelerator=accelerator)
         for _ in range(2)
     )
     for results in (one, other):
         results.require_writable(["a", "b"])
     for value, results in ((1, one), (2, other)):
-        results.write("a", pd.DataFrame([value]))
+        results.write("a", [pd.DataFrame([value]).to_csv])
         results.wait()
     assert pd.read_csv(tmp_path / "e/a/t.csv", index_col=0).to_numpy().tolist() == [[2]]
     (tmp_path / "e" / "b").mkdir()
     (tmp_path / "e" / "b" / "t.csv").write_text("theirs")
     with pytest.raises(OutputError, match="not written by betman"):
-        one.write("b", pd.DataFrame([1]))
+        one.write("b", [pd.DataFrame([1]).to_csv])
         one.wait()
     assert (tmp_path / "e" / "b" / "t.csv").read_text() == "theirs"
 
@@ -277,9 +278,10 @@ def test_two_at_once_into_one_folder(tmp_path):
 def test_only_the_main_process_checks(tmp_path):
     write_text(tmp_path / "a" / "t.csv", "", root=tmp_path)
     for is_main in (True, False):
-        results = predict.Results(
-            tmp_path, "t.csv", overwrite=False, accelerator=SimpleNamespace(is_main_process=is_main)
-        )
+        results = Results(
+            tmp_path, ["t.csv"], ["t.csv"], overwrite=False,
+            accelerator=SimpleNamespace(is_main_process=is_main),
+        )  # fmt: skip
         with pytest.raises(OutputError) if is_main else contextlib.nullcontext():
             results.require_writable(["a"])
 

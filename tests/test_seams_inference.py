@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import TINY, names, walk, write_dataset, write_recording
 
+from lisbet.api import inference as api_inference
 from lisbet.cli import main
 from lisbet.commands.applying import predict
 from lisbet.core.config import Dataset, Features
@@ -202,7 +203,7 @@ def test_each_process_reads_its_share_of_a_store(trained, place, monkeypatch):
     monkeypatch.setattr(reading, "READ_BYTES", 1)
     for rank in (0, 1):
         before = len(read)
-        monkeypatch.setattr(predict, "load_share",
+        monkeypatch.setattr(api_inference, "load_share",
                             lambda *words, rank=rank: load_share(*words[:2], rank, 2))  # fmt: skip
         # The second process does not look at what the first one wrote: only the main one checks.
         main(["compute_embeddings", "--data_format=zarr", "data.zarr", *EMBEDDER,

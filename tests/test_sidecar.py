@@ -156,9 +156,9 @@ def test_two_models_at_once(model, other, refused, monkeypatch):
     """Another command that found the folder empty, too, is noticed before the next table."""
     outputs = predict.outputs
 
-    def then_another(*words):
+    def then_another(*words, **settings):
         ResultModel.of("a", Path(other[1])).write(Path("embeddings"))
-        yield from outputs(*words)
+        yield from outputs(*words, **settings)
 
     monkeypatch.setattr(predict, "outputs", then_another)
     said = refused("compute_embeddings", "data", *model)
