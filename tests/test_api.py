@@ -1,5 +1,6 @@
 """The Python interface: load, embed, annotate, train, open, windows."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import lisbet
 from lisbet.cli import main
 from lisbet.core.errors import ConfigError, DataError, ModelError
 from lisbet.models import locate
+from lisbet.models.backbones._backbone import unrounded
 
 CONFIG, WEIGHTS = "models/a/model_config.yml", "models/a/weights/weights_last.pt"
 
@@ -164,9 +166,10 @@ def test_windows_are_those_of_each_frame(place):
         windows[90]
 
 
-def test_training_is_that_of_the_command_and_leaves_the_process_as_it_was(place, capsys):
-    import os
-
+def test_training_is_that_of_the_command_and_leaves_the_process_as_it_was(
+    place, capsys, monkeypatch
+):
+    monkeypatch.setattr("lisbet.training.train.warn_of_other_runs", lambda _: None)
     settings = {word[2:].partition("=")[0]: word.partition("=")[2] for word in TINY}
     settings |= {"warmup_epochs": 0, "epochs": 1}
     main(["train_model", *TINY, "--warmup_epochs=0", "--epochs=1", "--run_id=command", "data"])
@@ -189,20 +192,13 @@ def test_training_is_that_of_the_command_and_leaves_the_process_as_it_was(place,
         lisbet.train("data", launch="ddp")
 
 
-def test_coordinates_are_not_rounded_in_bfloat16(place):
+def test_coordinates_are_not_rounded_in_bfloat16():
     """A shift of 1/512 of the arena is below the resolution of bfloat16 above 0.5."""
-    model = lisbet.load_model("models/a", device="cpu")
-    recordings = lisbet.data.open("data")
-    still = recordings["r0"]["position"].copy(
-        data=np.full(recordings["r0"]["position"].shape, 0.75, np.float32)
-    )
-    moved = still + np.float32(1 / 512)
-    settings = {"data_scale": "1x1", "override_preparation": True, "mixed_precision": "bf16"}
-    layer = model.network.backbone.frame_embedder
-    seen = []
-    hook = layer.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
-    for array in (still, moved):
-        model.embed(array, fps=30, **settings)
-    hook.remove()
-    assert seen[0][1].dtype == torch.float32
-    assert not torch.equal(seen[0][1][-1, 0], seen[-1][1][-1, 0])
+    layer = torch.nn.Linear(12, 4)
+    still = torch.full((1, 1, 12), 0.75)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = [layer(windows) for windows in (still, still + 1 / 512)]
+        exact = [unrounded(layer, windows) for windows in (still, still + 1 / 512)]
+    assert torch.equal(*rounded)
+    expected = layer.weight.sum(1) / 512
+    torch.testing.assert_close((exact[1] - exact[0])[0, 0], expected, rtol=1e-3, atol=1e-6)

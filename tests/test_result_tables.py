@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from conftest import TINY, names, walk, write_recording
+from zarr.storage import ZipStore
 
 from lisbet.cli import main
 from lisbet.commands.applying.bouts import bouts_of
@@ -74,7 +75,8 @@ def test_other_programs_read_the_formats(tmp_path):
         assert {key: file[key].item() for key in about} == about
 
     FORMATS["zarr"].write(TABLE, "embedding", tmp_path / "t.zarr.zip")
-    with xr.open_zarr(tmp_path / "t.zarr.zip", consolidated=False) as dataset:
+    store = ZipStore(tmp_path / "t.zarr.zip", mode="r")
+    with store, xr.open_zarr(store, consolidated=False) as dataset:
         np.testing.assert_array_equal(dataset["embedding"], VALUES)
         assert dataset["time"].values.tolist() == TIMES
         assert {key: dataset.attrs[key] for key in about} == about

@@ -66,7 +66,8 @@ def load_model(
     >>> model.embed("datasets/mice")["session1"].plot()  # doctest: +SKIP
     """
     config_path, weights_path = model_files(Path(model), None if weights is None else Path(weights))
-    config, network = model_dir.load_model(config_path, weights_path)
+    with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
+        config, network = model_dir.load_model(config_path, weights_path)
     if device is None:
         found = torch.accelerator.current_accelerator(check_available=True)
         device = torch.device("cpu") if found is None else found

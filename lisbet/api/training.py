@@ -82,7 +82,7 @@ def _as_before() -> Iterator[None]:
     if alone:
         _forget_accelerator()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
         os.environ.clear()

@@ -1,5 +1,6 @@
 """The tables that applying a model leaves: write one in any of the formats, and read them."""
 
+import tempfile
 import zipfile
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -116,21 +117,22 @@ def _read_npz(path: Path) -> pd.DataFrame:
 
 
 def _write_zarr(table: ResultTable, name: str, path: Path) -> None:
-    from zarr.core.buffer import Buffer
-    from zarr.storage import MemoryStore
-
-    entries: dict[str, Buffer] = {}
     # A store in a zip file cannot replace what it wrote before, which xarray does.
-    table.dataset(name).to_zarr(MemoryStore(entries), zarr_format=3, consolidated=False)
-    with zipfile.ZipFile(path, "w") as file:
-        for key in sorted(entries):
-            file.writestr(key, entries[key].to_bytes())
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path, "w") as file:
+        table.dataset(name).to_zarr(folder, zarr_format=3, consolidated=False)
+        for entry in sorted(Path(folder).rglob("*")):
+            if entry.is_file():
+                file.write(entry, entry.relative_to(folder).as_posix())
 
 
 def _read_zarr(path: Path) -> pd.DataFrame:
     import xarray as xr
+    from zarr.storage import ZipStore
 
-    with xr.open_zarr(path, consolidated=False) as dataset:
+    with (
+        ZipStore(path, mode="r") as store,
+        xr.open_zarr(store, consolidated=False) as dataset,
+    ):
         (name,) = dataset.data_vars
         return pd.DataFrame(
             dataset[name].to_numpy(), columns=list(map(str, dataset["column"].values))
