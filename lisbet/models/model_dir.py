@@ -34,6 +34,8 @@ MODEL_CONFIG = "model_config.yml"
 RUN_CONFIG = "run_config.yml"
 WEIGHTS = "weights"
 WEIGHTS_LAST = f"{WEIGHTS}/weights_last.pt"
+SAFETENSORS = ".safetensors"
+"""Ending of weights in the format of that name: the tensors of a .pt, without a pickle."""
 EMBEDDING = "embedding"
 MODEL = "model"
 """Kind of the folders of models that were exported or fetched, see `write_log`."""
@@ -46,12 +48,21 @@ BUFFER = 8 * 2**20
 def save_weights(
     path: Path, weights: dict[str, Tensor], *, root: Path, overwrite: bool = False
 ) -> None:
-    """Write a state dict as float32 tensors on the CPU; see `files.write_file` for the rest."""
+    """Write a state dict as float32 tensors on the CPU; see `files.write_file` for the rest.
+
+    A path that ends in .safetensors is written in that format, any other by torch.save.
+    """
     plain = {
         key: value.detach().to("cpu", torch.float32).contiguous() for key, value in weights.items()
     }
     with write_file(path, root=root, overwrite=overwrite) as temporary:
-        save_tensors(plain, temporary)
+        if path.suffix == SAFETENSORS:
+            from safetensors.torch import save
+
+            # Two tensors of a file may be parts of the same memory, which this format has not.
+            temporary.write_bytes(save({key: value.clone() for key, value in plain.items()}))
+        else:
+            save_tensors(plain, temporary)
 
 
 def save_tensors(content: object, path: Path) -> None:
@@ -96,20 +107,31 @@ def read_config(path: Path) -> ModelConfig:
         raise ModelError(f"{path} cannot be read as a model: {error}") from error
 
 
+def weights_file(path: Path) -> Path:
+    """Return the file that is read as weights: where a .pt is missing, the .safetensors beside it.
+
+    Parameters
+    ----------
+    path : Path
+        As the user named it.
+    """
+    other = path.with_suffix(SAFETENSORS)
+    return other if path.suffix == ".pt" and not path.is_file() and other.is_file() else path
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict; nothing but tensors is admitted.
+    """Read a state dict, of a .pt or .safetensors file; nothing but tensors is admitted.
 
     Raises
     ------
     ModelError
         If the file is missing, damaged, or holds something else.
     """
+    path = weights_file(path)
     if not path.is_file():
         raise ModelError(f"{path}: no such file; expected weights such as {WEIGHTS_LAST}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of pickles that it then refuses
-            weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = _loaded(path)
     except Exception as error:  # a damaged file makes the unpickler raise almost anything
         raise ModelError(
             f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, cut off "
@@ -126,6 +148,34 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
+def _loaded(path: Path) -> Any:
+    """Return what a file of weights holds."""
+    if path.suffix == SAFETENSORS:
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of pickles that it then refuses
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def require_same_weights(one: Path, other: Path) -> None:
+    """Refuse two files of weights, a .pt and its .safetensors, that hold different tensors.
+
+    Raises
+    ------
+    ModelError
+        Naming the first tensor that differs.
+    """
+    first, second = read_weights(one), read_weights(other)
+    for key in sorted(first.keys() | second.keys()):
+        if key not in first or key not in second or not torch.equal(first[key], second[key]):
+            raise ModelError(
+                f"{one} and {other.name} are the same weights in two formats, but "
+                f"{shortened(key, 80)} differs; remove the one that is wrong"
+            )
+
+
 def _is_plain(value: Tensor) -> bool:
     """Whether all numbers of a tensor are in its file: not sparse, nor one number for many."""
     return (
@@ -135,6 +185,37 @@ def _is_plain(value: Tensor) -> bool:
         and value.dtype.is_floating_point
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
+
+
+def model_files(model_path: Path, weights_path: Path | None) -> tuple[Path, Path]:
+    """Return the configuration and the weights that a user means.
+
+    Parameters
+    ----------
+    model_path : Path
+        A model's folder, or its model_config.yml.
+    weights_path : Path or None
+        Its weights; None for weights_last.pt, or for the only ones there are.
+
+    Raises
+    ------
+    ModelError
+        If it is not clear which weights are meant.
+    """
+    config = model_path / MODEL_CONFIG if model_path.is_dir() else model_path
+    if weights_path is not None:
+        return config, weights_path
+    last = config.parent / WEIGHTS_LAST
+    there = sorted({*last.parent.glob("*.pt"), *last.parent.glob(f"*{SAFETENSORS}")})
+    stems = {path.stem for path in there}
+    if weights_file(last).is_file() or not stems:
+        return config, last
+    if len(stems) > 1:
+        raise ModelError(
+            f"{last.parent} holds the weights {', '.join(path.name for path in there)}, but no "
+            f"{last.name}; say which to use"
+        )
+    return config, there[0]
 
 
 def load_model(config_path: Path, weights_path: Path) -> tuple[ModelConfig, MultiTaskModel]:
@@ -184,7 +265,11 @@ def export_embedder(options: ExportOptions) -> None:
         replaces = frozenset({MODEL} if options.overwrite else ())
         with write_folder(folder, MODEL, replaces=replaces) as new:
             write_yaml(new / MODEL_CONFIG, embedder.model_dump(mode="json", exclude_defaults=True))
-            save_weights(new / "weights" / options.weights_path.name, kept, root=new)
+            name = options.weights_path.name
+            if options.weights_path.suffix == SAFETENSORS:
+                name = f"{options.weights_path.stem}.pt"  # the published tool reads no other
+            for file in (new / WEIGHTS / name, (new / WEIGHTS / name).with_suffix(SAFETENSORS)):
+                save_weights(file, kept, root=new)
     log.info("dropped the heads %s", ", ".join(config.out_heads))
     print(f"embedder written to {folder}")
 

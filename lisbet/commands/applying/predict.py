@@ -140,8 +140,9 @@ class Results:
             another model.
         """
         require_writable(self.folder)
-        if self.is_main_process and options.weights_path.is_file():
-            self.model = ResultModel.of(config.model_id, options.weights_path)
+        weights = model_dir.weights_file(options.weights_path)
+        if self.is_main_process and weights.is_file():
+            self.model = ResultModel.of(config.model_id, weights)
             if not options.override_preparation and config.preparation is not None:
                 remembered = {"preparation": plain(config.preparation)}
                 self.model = self.model.model_copy(update=remembered)

@@ -26,7 +26,9 @@ class ExportOptions(Options):
     """
 
     model_path: Path = positional("the model's model_config.yml")
-    weights_path: Path = positional("its weights, such as weights/weights_last.pt")
+    weights_path: Path = positional(
+        "its weights, such as weights/weights_last.pt, or the same in a .safetensors file"
+    )
     output_path: Path = option(
         Path("."), "folder that contains models/", affects="nothing", group="output"
     )
@@ -40,7 +42,9 @@ class InferenceOptions(DataOptions):
         "folder of recordings: every folder in it with a tracking file"
     )
     model_path: Path = positional("the model's model_config.yml")
-    weights_path: Path = positional("its weights, such as weights/weights_last.pt")
+    weights_path: Path = positional(
+        "its weights, such as weights/weights_last.pt, or the same in a .safetensors file"
+    )
     data_format: DataFormat = option(
         "auto",
         "format of the tracking files; auto: detected from the files",
