@@ -1,13 +1,15 @@
 """Interchange with the published tool, PyPI lisbet 0.4.3: each reads what the other one made.
 
-    python benchmarks/interchange.py [--published published_venv] [--tiny] [--fixtures FOLDER]
+    python benchmarks/interchange.py [--published published_venv] [--tiny] [--cases REGEX]
+    python benchmarks/interchange.py [--published published_venv] --fixtures FOLDER
 
 Makes a virtual environment with the published tool, unless it is there (see published.py). Both
 tools train tiny models on small simulated recordings; then both tools apply each model, and the
 results are compared. The published tool is started once and given one command line after the other,
-because its start takes most of the time of a command. `--tiny` takes one model of each tool.
-`--fixtures` also writes models of the published tool and what it computed with them into a folder,
-for tests/test_interchange.py.
+because its start takes most of the time of a command. `--tiny` takes one model of each tool,
+`--cases` those whose names (such as published-lstm-multiclass-3) match. `--fixtures` makes no
+table, but writes models of the published tool and what it computed with them into a folder, for
+tests/test_interchange.py.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -101,6 +104,7 @@ def main() -> None:
     )
     parser.add_argument("--published", type=Path, default=Path("published_venv"))
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--cases", default="", metavar="REGEX")
     parser.add_argument("--fixtures", type=Path)
     asked = parser.parse_args()
     python = environment(asked.published.resolve()).with_name("python")
@@ -109,19 +113,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
         write_recordings(Path("data"), (60, 47), missing=0)
         write_recordings(Path("gaps"), (60, 47), missing=0.1)
+        write_recordings(Path("floats"), (60, 47), missing=0, kind="float64")
         with published_tool(python) as other:
+            if fixtures:
+                make_fixtures(other, fixtures)
+                return
             tools = {OWN: own_tool, OTHER: other}
             print(f"{PUBLISHED}, torch {torch.__version__}\n\n| made by | read by | command | "
                   "backbone | head | offset | result |\n|---|---|---|---|---|---|---|")  # fmt: skip
-            made = [case for case in cases(tiny=asked.tiny) if train(case, tools)]
-            for case in made:
-                compare(case, tools)
-            for case in made[:: max(1, len(made) - 1)]:
-                compare_what_follows(case, tools)
-            if fixtures:
-                for case in made:
-                    if case.maker == OTHER and (case.backbone, case.head, case.offset) in FIXTURES:
-                        keep(case, other, fixtures)
+            made = []
+            for case in cases(tiny=asked.tiny):
+                if re.search(asked.cases, case.name) and train(case, tools):
+                    made.append(case)
+                    compare(case, tools)
+            for maker in (OTHER, OWN):
+                for case in [case for case in made if case.maker == maker][:1]:
+                    compare_what_follows(case, tools)
 
 
 def cases(*, tiny: bool) -> list[Case]:
@@ -134,7 +141,9 @@ def cases(*, tiny: bool) -> list[Case]:
     return [*rows, Case(OWN, "transformer", "kinematics", 29, 60, preset="social")]
 
 
-def write_recordings(folder: Path, lengths: tuple[int, ...], *, missing: float) -> None:
+def write_recordings(
+    folder: Path, lengths: tuple[int, ...], *, missing: float, kind: str = "int32"
+) -> None:
     """Write random walks of two animals with annotations, as the NetCDF 3 that both tools read.
 
     Parameters
@@ -145,6 +154,8 @@ def write_recordings(folder: Path, lengths: tuple[int, ...], *, missing: float) 
         Frames of each.
     missing : float
         Share of the points that are missing.
+    kind : str
+        Type of the annotations, which are 0 and 1.
     """
     for number, frames in enumerate(lengths):
         rng = np.random.default_rng(number)
@@ -163,7 +174,7 @@ def write_recordings(folder: Path, lengths: tuple[int, ...], *, missing: float) 
         )  # fmt: skip
         shown = rng.integers(3, size=frames // 10 + 1).repeat(10)[:frames, None] == np.arange(3)
         labels = xr.Dataset(
-            {"target_cls": (("time", "behaviors", "annotators"), shown[..., None].astype("int32"))},
+            {"target_cls": (("time", "behaviors", "annotators"), shown[..., None].astype(kind))},
             coords={**seconds, "behaviors": list(BEHAVIORS), "annotators": ["somebody"]},
             attrs={"fps": 30.0},
         )
@@ -228,25 +239,30 @@ def last_line(said: str) -> str:
 
 
 def train(case: Case, tools: dict[str, Run]) -> bool:
-    """Train a model and export its embedder; print a row only if that is refused."""
-    words = [f"--run_id={case.name}", f"--task_ids={case.head}", "--epochs=1", "--batch_size=16",
-             *options(case), "data"]  # fmt: skip
-    if case.preset:
-        words = [f"--preset={case.preset}", *words[:1], *words[2:]]
-    else:
-        words.append(f"--backbone_preset={case.backbone}-base")
-        sizes = [f"backbone.{key}={value}" for key, value in SIZES[case.backbone].items()]
-        # The published tool takes --set several times, this one takes a list.
-        words += [f"--set={','.join(sizes)}"] if case.maker == OWN else \
-            [word for size in sizes for word in ("--set", size)]  # fmt: skip
-    try:
-        tools[case.maker]("train_model", *words)
-        if "embedding" not in read_yaml(case.words()[0])["out_heads"]:
+    """Train a model and export its embedder; print a row only where that is refused."""
+    # The published tool trains multilabel on annotations that are stored as floats only.
+    tried = ["data", "floats"] if case.maker == OTHER and case.head == "multilabel" else ["data"]
+    for data in tried:
+        try:
+            tools[case.maker]("train_model", *training(case), data)
             tools[case.maker]("export_embedder", *case.words())
-    except RefusedError as error:
-        show(case, case.maker, "train_model", f"refused: {error}")
-        return False
-    return True
+            return True
+        except RefusedError as error:
+            show(case, case.maker, f"train_model {data}", f"refused: {error}")
+    return False
+
+
+def training(case: Case, epochs: int = 1) -> list[str]:
+    """Return the options with which a model is trained."""
+    words = [f"--run_id={case.name}", f"--epochs={epochs}", "--batch_size=16", *options(case)]
+    if case.preset:
+        return [f"--preset={case.preset}", *words]
+    words += [f"--task_ids={case.head}", f"--backbone_preset={case.backbone}-base"]
+    sizes = [f"backbone.{key}={value}" for key, value in SIZES[case.backbone].items()]
+    if case.maker == OWN:
+        return [*words, f"--set={','.join(sizes)}"]
+    # The published tool takes --set several times, this one takes a list.
+    return [*words, *(word for size in sizes for word in ("--set", size))]
 
 
 def options(case: Case, window: bool = True) -> list[str]:
@@ -402,15 +418,26 @@ def read_yaml(path: str) -> dict:
 # Fixtures -----------------------------------------------------------------------------------------
 
 
-def keep(case: Case, run: Run, folder: Path) -> None:
-    """Copy a model of the published tool, and what it computes of one recording, into a folder."""
-    record = "r1"
+def make_fixtures(run: Run, folder: Path) -> None:
+    """Write models of the published tool, and what it computes of one recording, into a folder."""
+    record = "r0"
     shutil.copytree(f"data/{record}", folder / "data" / record, dirs_exist_ok=True)
-    target = folder / f"{case.backbone}-{case.head}-{case.offset}"
-    words = [*applied(case, OTHER), f"--data_filter={record}", "--output_path=kept", "data"]
-    run("compute_embeddings", *words, *case.words("-embedder"))
-    run("annotate_behavior", f"--mode={case.head}", *words, *case.words())
-    run("evaluate_model", f"--mode={case.head}", *words, *case.words())
+    for backbone, head, offset in FIXTURES:
+        case = Case(OTHER, backbone, head, offset)
+        # At this rate it learns in seconds to tell behaviours apart, so that all of them come up.
+        words = [*training(case, epochs=20), "--learning_rate=0.01"]
+        run("train_model", *words, "floats" if head == "multilabel" else "data")
+        run("export_embedder", *case.words())
+        words = [*applied(case, OTHER), f"--data_filter={record}", "--output_path=kept", "data"]
+        run("compute_embeddings", *words, *case.words("-embedder"))
+        run("annotate_behavior", f"--mode={case.head}", *words, *case.words())
+        run("evaluate_model", f"--mode={case.head}", *words, *case.words())
+        keep(case, record, folder / f"{backbone}-{head}-{offset}")
+        print(f"{case.name} is in {folder}", flush=True)
+
+
+def keep(case: Case, record: str, target: Path) -> None:
+    """Copy a model and what was computed with it."""
     config, weights = case.words()
     embedder, embedder_weights = case.words("-embedder")
     files = {
