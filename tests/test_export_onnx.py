@@ -77,8 +77,8 @@ def test_the_file_answers_as_the_model(backbone, heads):
     for batch in (1, 33):
         windows = rng.random((batch, 12, 12), dtype=np.float32)
         with torch.inference_mode():
-            expected = {name: model.task_heads[name](model.backbone(torch.from_numpy(windows))[:, 8])
-                        for name in shown}  # fmt: skip
+            frame = model.backbone(torch.from_numpy(windows))[:, 8]
+            expected = {name: model.task_heads[name](frame) for name in shown}
         answers = session.run(None, {"windows": windows})
         for name, answer in zip(shown, answers, strict=True):
             np.testing.assert_allclose(answer, expected[name].numpy(), atol=1e-5)
