@@ -178,13 +178,11 @@ def described(
 
     PyTorch notes at each node the lines of Python that it stands for, with paths.
     """
-    for part in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.functions):
+    parts: list[Any] = [proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.functions]
+    parts += [node for function in proto.functions for node in function.node]
+    for part in parts:
         del part.metadata_props[:]
         part.doc_string = ""
-    for function in proto.functions:
-        for node in function.node:
-            del node.metadata_props[:]
-            node.doc_string = ""
     del proto.metadata_props[:]
     proto.graph.name = config.model_id
     features = config.input_features
