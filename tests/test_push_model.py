@@ -16,17 +16,19 @@ from lisbet.core.storage.write_log import LOG
 from lisbet.core.yaml_files import read_yaml, write_yaml
 
 NAME = "my-lab/mice"
+# The client of the hub calls its library for HTTP in a way that this one warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A run, and its embedder."""
     place = tmp_path_factory.mktemp("made")
-    data = write_dataset(place / "data", [30, 40])
+    write_dataset(place / "data", [30, 40])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         main(["train_model", *TINY, "--task_ids=warp", "--epochs=1", "--run_id=own",
-              "--save_history", str(data)])  # fmt: skip
+              "--save_history", "data"])  # fmt: skip
         model = ["models/own/model_config.yml", "models/own/weights/weights_last.pt"]
         main(["export_embedder", *model])
     return place
@@ -200,6 +202,10 @@ def test_what_the_hub_refuses(hub, tmp_path, capsys, monkeypatch):
     said = fails("models/own", NAME, "--license=not-a-licence", capsys=capsys)
     assert "license" in said
     assert "was made and may be empty" in said
+    hub.fails_at = "/objects/"
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    assert "500" in fails("models/own", NAME, capsys=capsys)
+    assert hub.repositories[NAME].commits == []
     hub.fails_at = "/commit/"
     assert "the hub refuses the upload" in fails("models/own", NAME, capsys=capsys)
     assert hub.repositories[NAME].commits == []

@@ -317,10 +317,12 @@ def _explained(name: str) -> Iterator[list[str]]:
         yield notes
     except LisbetError:
         raise
-    except (HTTP_ERROR, OSError, ValueError) as error:
-        response = getattr(error, "response", None)
+    except (HTTP_ERROR, OSError, ValueError, RuntimeError) as error:
+        # An upload of a large file that failed is a RuntimeError; its cause is what happened.
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        response = getattr(cause, "response", None)
         status = getattr(response, "status_code", None)
-        said = shortened(" ".join(redacted(str(error)).split()), 300)
+        said = shortened(" ".join(redacted(str(cause)).split()), 300)
         after = f" {'; '.join(notes)}." if notes else ""
         if status == 401:
             raise ConfigError(
@@ -333,7 +335,7 @@ def _explained(name: str) -> Iterator[list[str]]:
                 f"({said}).{after} The token needs the permission to write, and you must be a "
                 "member of the organisation"
             ) from error
-        if status is not None or isinstance(error, ValueError):
+        if status is not None or isinstance(cause, ValueError):
             raise OutputError(f"the hub refuses the upload to {name}: {said}.{after}") from error
         raise OutputError(
             f"the hub cannot be reached ({said}).{after} Where there is no internet, copy the "
