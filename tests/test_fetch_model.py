@@ -1,72 +1,14 @@
 """Published models, from a stand-in of the hub on loopback and from a copied folder."""
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 from conftest import TINY, write_dataset
+from hub_server import Repository, running
 
 from lisbet.cli import main
 from lisbet.core.storage.write_log import LOG
 from lisbet.models import model_dir
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "lisbet32x4-calms21U-embedder"
-
-
-class Hub(BaseHTTPRequestHandler):
-    """The two things that a snapshot asks a hub: which files there are, and their content."""
-
-    files: dict[str, bytes] = {}  # noqa: RUF012 - one hub at a time
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, body: bool) -> None:
-        path = self.path.split("?")[0]
-        if path.startswith(f"/api/models/gchindemi/{NAME}/revision/"):
-            if path.endswith("/v0"):
-                return self.refuse("RevisionNotFound")
-            content = json.dumps(
-                {
-                    "_id": "1", "id": f"gchindemi/{NAME}", "sha": COMMIT,
-                    "siblings": [{"rfilename": name} for name in self.files],
-                }
-            ).encode()  # fmt: skip
-            kind = "application/json"
-        elif path.startswith(f"/api/models/gchindemi/{NAME}/tree/"):
-            tree = [
-                {"type": "file", "path": name, "size": len(value), "oid": "0" * 40}
-                for name, value in self.files.items()
-            ]
-            content, kind = json.dumps(tree).encode(), "application/json"
-        elif path.startswith(f"/gchindemi/{NAME}/resolve/{COMMIT}/"):
-            content = self.files[path.split(f"{COMMIT}/")[1]]
-            kind = "application/octet-stream"
-        else:
-            return self.refuse("RepoNotFound")
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", f'"{hash(content)}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-        return None
-
-    def refuse(self, code: str) -> None:
-        self.send_response(404)
-        self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture
@@ -81,17 +23,19 @@ def model(tmp_path, monkeypatch):
 
 @pytest.fixture
 def hub(model, monkeypatch):
-    Hub.files = {
-        str(file.relative_to(model)): file.read_bytes()
-        for file in model.rglob("*")
-        if file.is_file()
-    } | {"README.md": b"# A model", "run.py": b"import os"}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
-    yield server
-    server.shutdown()
-    server.server_close()
+    repository = Repository()
+    repository.files.update(
+        {
+            str(file.relative_to(model)): file.read_bytes()
+            for file in model.rglob("*")
+            if file.is_file()
+        }
+        | {"README.md": b"# A model", "run.py": b"import os"}
+    )
+    with running() as server:
+        server.repositories[f"gchindemi/{NAME}"] = repository
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        yield server
 
 
 def fails(*words, capsys) -> str:
@@ -105,7 +49,8 @@ def test_a_model_from_the_hub_is_ready_to_use(hub, tmp_path, capsys):
     main(["fetch_model", NAME])
     folder = tmp_path / "models" / NAME
     files = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
-    assert files == [LOG, "README.md", "model_config.yml", "weights/weights_last.pt"]
+    assert files == [LOG, "README.md", "model_config.yml", "weights/weights_last.pt",
+                     "weights/weights_last.safetensors"]  # fmt: skip
     main(["compute_embeddings", "data", f"models/{NAME}/model_config.yml",
           f"models/{NAME}/weights/weights_last.pt"])  # fmt: skip
     assert "exists already" in fails(NAME, capsys=capsys)
@@ -126,7 +71,9 @@ def test_what_is_not_there(hub, tmp_path, capsys, monkeypatch):
     assert "did you mean" in fails("lisbet32x4-calms21U", capsys=capsys)
     assert "no model 'some/name'" in fails("some/name", capsys=capsys)
     assert "no revision 'v0'" in fails(NAME, "--revision=v0", capsys=capsys)
-    Hub.files = {"README.md": b"# No model"}
+    files = hub.repositories[f"gchindemi/{NAME}"].files
+    files.clear()
+    files["README.md"] = b"# No model"
     assert "holds no model_config.yml" in fails(NAME, capsys=capsys)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert "--source=FOLDER" in fails(NAME, capsys=capsys)

@@ -215,6 +215,8 @@ COMMANDS = {
         ),
         Command("benchmark", options.BenchmarkOptions, "commands.machine.benchmark:benchmark"),
         Command("export_embedder", options.ExportOptions, "models.model_dir:export_embedder"),
+        Command("export_onnx", options.ExportOnnxOptions, "commands.hub.export_onnx:export_onnx"),
+        Command("push_model", options.PushModelOptions, "commands.hub.push_model:push_model"),
         Command(
             "compute_embeddings",
             options.EmbeddingOptions,

@@ -12,6 +12,8 @@ from lisbet.options import ExportOptions, InferenceOptions
 MODEL_CONFIG = "model_config.yml"
 WEIGHTS = "weights"
 WEIGHTS_LAST = f"{WEIGHTS}/weights_last.pt"
+SAFETENSORS = ".safetensors"
+"""Ending of weights in the format of that name: the tensors of a .pt, without a pickle."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_FILES = ("*.yml", "weights/*")
 SHOWN = 5
@@ -56,8 +58,20 @@ def model_files(model: Path, weights: Path | None = None) -> tuple[Path, Path]:
         return config, _only_weights(config.parent)
     if weights.is_dir():
         last = Path(WEIGHTS_LAST).name
-        weights = weights / (last if (weights / last).exists() else WEIGHTS_LAST)
-    return config, weights
+        weights = weights / (last if weights_file(weights / last).exists() else WEIGHTS_LAST)
+    return config, weights_file(weights)
+
+
+def weights_file(path: Path) -> Path:
+    """Return the file that is read as weights: where a .pt is missing, the .safetensors beside it.
+
+    Parameters
+    ----------
+    path : Path
+        As the user named it.
+    """
+    other = path.with_suffix(SAFETENSORS)
+    return other if path.suffix == ".pt" and not path.is_file() and other.is_file() else path
 
 
 def config_of(model: Path) -> Path:
@@ -77,8 +91,9 @@ def config_of(model: Path) -> Path:
 
 def _only_weights(folder: Path) -> Path:
     """Return the last weights of a model's folder, or the only ones."""
-    last = folder / WEIGHTS_LAST
-    found = sorted(folder.glob(f"{WEIGHTS}/*.pt"))
+    last = weights_file(folder / WEIGHTS_LAST)
+    files = (*folder.glob(f"{WEIGHTS}/*.pt"), *folder.glob(f"{WEIGHTS}/*{SAFETENSORS}"))
+    found = sorted({weights_file(file.with_suffix(".pt")) for file in files})
     if last.exists() or not found:
         return last
     if len(found) > 1:

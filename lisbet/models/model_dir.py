@@ -21,7 +21,9 @@ from lisbet.models.heads import EmbeddingHeadConfig
 from lisbet.models.locate import MODEL_CONFIG as MODEL_CONFIG
 from lisbet.models.locate import WEIGHTS as WEIGHTS
 from lisbet.models.locate import WEIGHTS_LAST as WEIGHTS_LAST
+from lisbet.models.locate import SAFETENSORS as SAFETENSORS
 from lisbet.models.locate import config_of, located
+from lisbet.models.locate import weights_file as weights_file
 from lisbet.models.multitask import (
     ModelConfig,
     MultiTaskModel,
@@ -47,12 +49,21 @@ BUFFER = 8 * 2**20
 def save_weights(
     path: Path, weights: dict[str, Tensor], *, root: Path, overwrite: bool = False
 ) -> None:
-    """Write a state dict as float32 tensors on the CPU; see `files.write_file` for the rest."""
+    """Write a state dict as float32 tensors on the CPU; see `files.write_file` for the rest.
+
+    A path that ends in .safetensors is written in that format, any other by torch.save.
+    """
     plain = {
         key: value.detach().to("cpu", torch.float32).contiguous() for key, value in weights.items()
     }
     with write_file(path, root=root, overwrite=overwrite) as temporary:
-        save_tensors(plain, temporary)
+        if path.suffix == SAFETENSORS:
+            from safetensors.torch import save
+
+            # Two tensors of a file may be parts of the same memory, which this format has not.
+            temporary.write_bytes(save({key: value.clone() for key, value in plain.items()}))
+        else:
+            save_tensors(plain, temporary)
 
 
 def save_tensors(content: object, path: Path) -> None:
@@ -98,19 +109,18 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict; nothing but tensors is admitted.
+    """Read a state dict, of a .pt or .safetensors file; nothing but tensors is admitted.
 
     Raises
     ------
     ModelError
         If the file is missing, damaged, or holds something else.
     """
+    path = weights_file(path)
     if not path.is_file():
         raise ModelError(f"{path}: no such file; expected weights such as {WEIGHTS_LAST}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of pickles that it then refuses
-            weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = _loaded(path)
     except Exception as error:  # a damaged file makes the unpickler raise almost anything
         raise ModelError(
             f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, cut off "
@@ -125,6 +135,34 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 "the file; save the state dict of the network on the CPU, in a floating-point type"
             )
     return weights
+
+
+def _loaded(path: Path) -> Any:
+    """Return what a file of weights holds."""
+    if path.suffix == SAFETENSORS:
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of pickles that it then refuses
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def require_same_weights(one: Path, other: Path) -> None:
+    """Refuse two files of weights, a .pt and its .safetensors, that hold different tensors.
+
+    Raises
+    ------
+    ModelError
+        Naming the first tensor that differs.
+    """
+    first, second = read_weights(one), read_weights(other)
+    for key in sorted(first.keys() | second.keys()):
+        if key not in first or key not in second or not torch.equal(first[key], second[key]):
+            raise ModelError(
+                f"{one} and {other.name} are the same weights in two formats, but "
+                f"{shortened(key, 80)} differs; remove the one that is wrong"
+            )
 
 
 def _is_plain(value: Tensor) -> bool:
@@ -195,7 +233,11 @@ def export_embedder(options: ExportOptions) -> None:
         replaces = frozenset({MODEL} if options.overwrite else ())
         with write_folder(folder, MODEL, replaces=replaces) as new:
             write_yaml(new / MODEL_CONFIG, embedder.model_dump(mode="json", exclude_defaults=True))
-            save_weights(new / "weights" / options.weights_path.name, kept, root=new)
+            name = options.weights_path.name
+            if options.weights_path.suffix == SAFETENSORS:
+                name = f"{options.weights_path.stem}.pt"  # the published tool reads no other
+            for file in (new / WEIGHTS / name, (new / WEIGHTS / name).with_suffix(SAFETENSORS)):
+                save_weights(file, kept, root=new)
     log.info("dropped the heads %s", ", ".join(config.out_heads))
     print(f"embedder written to {folder}")
 

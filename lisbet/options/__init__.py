@@ -39,6 +39,7 @@ from lisbet.options.commands.fetch import (
 )
 from lisbet.options.commands.look import DoctorOptions, PlotHistoryOptions, RunsOptions
 from lisbet.options.commands.measure import BenchmarkOptions, EstimateOptions
+from lisbet.options.commands.publish import ExportOnnxOptions, PushModelOptions
 from lisbet.options.commands.slurm import SlurmScriptOptions
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "EmbeddingOptions",
     "EstimateOptions",
     "EvaluateOptions",
+    "ExportOnnxOptions",
     "ExportOptions",
     "FetchModelOptions",
     "FetchOptions",
@@ -72,6 +74,7 @@ __all__ = [
     "PlotEmbeddingsOptions",
     "PlotHistoryOptions",
     "ProbeOptions",
+    "PushModelOptions",
     "RunsOptions",
     "SlurmScriptOptions",
     "TrackingOptions",

@@ -21,7 +21,7 @@ from lisbet.core.storage.results import lies_in, require_result_folder
 from lisbet.models import model_dir
 from lisbet.options import PUBLISHED_MODELS, FetchModelOptions
 
-FILES = ["*.yml", "*.yaml", "*.md", "weights/*.pt"]
+FILES = ["*.yml", "*.yaml", "*.md", "weights/*.pt", "weights/*.safetensors"]
 """What belongs to a model directory; nothing else of a repository is taken."""
 
 
@@ -113,8 +113,11 @@ def _download(repository: str, revision: str | None, folder: Path) -> None:
 def _check(folder: Path, repository: str) -> None:
     """Refuse what does not load."""
     config = folder / model_dir.MODEL_CONFIG
-    weights = sorted((folder / "weights").glob("*.pt"))
+    weights = [file for end in ("pt", "safetensors")
+               for file in sorted((folder / model_dir.WEIGHTS).glob(f"*.{end}"))]  # fmt: skip
     if not config.is_file() or not weights:
         raise ModelError(f"{repository} holds no {model_dir.MODEL_CONFIG} with weights/*.pt")
     for file in weights:
         model_dir.load_model(config, file)
+        if (pair := file.with_suffix(model_dir.SAFETENSORS)) != file and pair in weights:
+            model_dir.require_same_weights(file, pair)

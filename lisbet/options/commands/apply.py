@@ -25,7 +25,7 @@ def named_model() -> Any:
 def named_weights() -> Any:
     """Declare its weights, which may be left out."""
     return positional(
-        "its weights, if other than weights/weights_last.pt in its folder",
+        "its weights, a .pt or .safetensors file; default: weights/weights_last.pt in its folder",
         default=Path("weights/weights_last.pt"),
     )
 

@@ -20,6 +20,7 @@ from lisbet.core.redact import redacted
 from lisbet.core.registry import packages
 from lisbet.core.storage.files import require_file_target, write_text
 from lisbet.models import model_dir
+from lisbet.models.multitask import ModelConfig
 from lisbet.options import TrainOptions, affecting
 from lisbet.training.logging.pictures import FOLDER
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CARD = "README.md"
+TAGS = ("lisbet", "pose-estimation", "behavior", "animal-behaviour")
+"""Words by which models are found on the Hugging Face hub."""
 MANY = 20
 """Recordings that are named one by one; of more, only the number is given."""
 
@@ -48,16 +51,11 @@ def write_card(trainer: "Trainer") -> None:
 
 def card(trainer: "Trainer") -> str:
     """Return the model card, in Markdown."""
-    name = trainer.inputs.config.model_id
-    head = {
-        "library_name": "lisbet",
-        "pipeline_tag": "feature-extraction",
-        "tags": ["lisbet", "behavior", "pose-estimation", trainer.inputs.config.backbone["type"]],
-    }
+    config = trainer.inputs.config
     parts = [
-        f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
-        f"# {name}",
-        _summary(trainer),
+        with_header("", header(config)),
+        f"# {config.model_id}",
+        _summary(config, list(trainer.inputs.tasks)),
         "## Scores",
         _scores(trainer.history),
         _pictures(trainer.folder),
@@ -74,8 +72,54 @@ def card(trainer: "Trainer") -> str:
     return redacted("\n\n".join(part for part in parts if part) + "\n")
 
 
-def _summary(trainer: "Trainer") -> str:
-    config = trainer.inputs.config
+def card_of(config: ModelConfig, repository: str, weights: str) -> str:
+    """Return the card of a model of which no more is known than its configuration, in Markdown.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Its configuration.
+    repository : str
+        ORGANISATION/NAME on the hub.
+    weights : str
+        File of its weights, relative to its folder.
+    """
+    folder = f"models/{repository.rpartition('/')[2]}"
+    command = "compute_embeddings"
+    if model_dir.EMBEDDING not in config.out_heads:
+        command = "annotate_behavior" if config.behaviors else "export_embedder"
+    recordings = [] if command == "export_embedder" else ["datasets/mice"]
+    lines = [
+        ["fetch_model", repository],
+        [command, *recordings, f"{folder}/{model_dir.MODEL_CONFIG}", f"{folder}/{weights}"],
+    ]
+    parts = [
+        with_header("", header(config)),
+        f"# {config.model_id}",
+        _summary(config, list(config.out_heads)),
+        "## How to use it",
+        _console(lines),
+        "## How to cite",
+        CITATION,
+    ]
+    return redacted("\n\n".join(parts) + "\n")
+
+
+def header(config: ModelConfig) -> JsonDict:
+    """Return what the Hugging Face hub reads at the beginning of a card."""
+    return {
+        "library_name": "lisbet",
+        "pipeline_tag": "feature-extraction",
+        "tags": [*TAGS, config.backbone["type"]],
+    }
+
+
+def with_header(text: str, head: JsonDict) -> str:
+    """Put a header in front of a text."""
+    return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---{text}"
+
+
+def _summary(config: ModelConfig, tasks: list[str]) -> str:
     features = config.input_features
     sizes = ", ".join(f"{key} {value}" for key, value in config.backbone.items() if key != "type")
 
@@ -84,7 +128,7 @@ def _summary(trainer: "Trainer") -> str:
 
     rows = [
         ("backbone", f"{config.backbone['type']} ({sizes})"),
-        ("tasks", joined(trainer.inputs.tasks)),
+        ("tasks", joined(tasks)),
         ("window", f"{config.window_size} frames, offset {config.window_offset}"),
         ("individuals", joined(features.individuals)),
         ("keypoints", joined(features.keypoints)),
@@ -134,6 +178,11 @@ def _usage(trainer: "Trainer") -> str:
     ]
     if trainer.inputs.config.behaviors:
         lines.append(["annotate_behavior", str(data), *model])
+    return _console(lines)
+
+
+def _console(lines: list[list[str]]) -> str:
+    """Return commands of betman as a block of Markdown."""
     text = "\n".join(f"$ {shlex.join(['betman', *words])}" for words in lines)
     fence = "`" * max(3, 1 + _longest_ticks(text))
     return f"{fence}console\n{text}\n{fence}"
