@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from lisbet.cli import main
 from lisbet.core.errors import ModelError
 from lisbet.models import model_dir
+from lisbet.models.locate import model_files
 
 CONFIG = "models/m-embedder/model_config.yml"
 PT = "models/m-embedder/weights/weights_last.pt"
@@ -89,12 +90,12 @@ def test_damaged_and_different_files_are_refused(place):
 
 def test_which_weights_a_folder_means(place):
     folder = Path("models/m-embedder")
-    assert model_dir.model_files(folder, None) == (folder / "model_config.yml", Path(PT))
+    assert model_files(folder, None) == (folder / "model_config.yml", Path(PT))
     Path(PT).rename(folder / "weights" / "a.pt")
     Path(SAFE).unlink()
-    assert model_dir.model_files(folder, None)[1].name == "a.pt"
+    assert model_files(folder, None)[1].name == "a.pt"
     shutil.copy(folder / "weights" / "a.pt", folder / "weights" / "b.pt")
     with pytest.raises(ModelError, match=r"a\.pt, b\.pt"):
-        model_dir.model_files(folder, None)
+        model_files(folder, None)
     named = Path("elsewhere.pt")
-    assert model_dir.model_files(folder / "model_config.yml", named)[1] == named
+    assert model_files(folder / "model_config.yml", named)[1] == named

@@ -19,9 +19,9 @@ from lisbet.core.storage.write_log import LOG
 from lisbet.core.yaml_files import read_yaml, write_yaml
 from lisbet.models.heads import EmbeddingHeadConfig
 from lisbet.models.locate import MODEL_CONFIG as MODEL_CONFIG
+from lisbet.models.locate import SAFETENSORS as SAFETENSORS
 from lisbet.models.locate import WEIGHTS as WEIGHTS
 from lisbet.models.locate import WEIGHTS_LAST as WEIGHTS_LAST
-from lisbet.models.locate import SAFETENSORS as SAFETENSORS
 from lisbet.models.locate import config_of, located
 from lisbet.models.locate import weights_file as weights_file
 from lisbet.models.multitask import (

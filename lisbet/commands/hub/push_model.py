@@ -21,6 +21,7 @@ from lisbet.core.errors import ConfigError, LisbetError, ModelError, OutputError
 from lisbet.core.redact import redacted
 from lisbet.core.storage.write_log import WriteLog
 from lisbet.models import model_dir
+from lisbet.models.locate import model_files
 from lisbet.models.multitask import ModelConfig
 from lisbet.options import PushModelOptions
 from lisbet.training.logging.model_card import CARD, card_of, header, with_header
@@ -116,8 +117,7 @@ def weights_to_upload(folder: Path, name: str | None) -> list[Path]:
     if named is not None and not named.is_file():
         there = ", ".join(sorted(path.name for path in named.parent.glob("*"))) or "nothing"
         raise ModelError(f"--weights={name}: {named.parent} holds {there}")
-    _, chosen = model_dir.model_files(folder, named)
-    chosen = model_dir.weights_file(chosen)
+    _, chosen = model_files(folder, named)
     pair = [chosen.with_suffix(".pt"), chosen.with_suffix(model_dir.SAFETENSORS)]
     found = [path for path in pair if path.is_file()]
     return found or [chosen]  # reading it says that it is missing
