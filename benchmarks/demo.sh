@@ -16,7 +16,8 @@ say betman compute_embeddings --overwrite --data_format=movement datasets/Sample
     models/demo-embedder/model_config.yml models/demo-embedder/weights/weights_last.pt
 say betman plot_history --overwrite models/demo
 say betman plot_embeddings --overwrite --labels=datasets/SampleData embeddings
+say betman plot_ethogram --overwrite --labels=datasets/SampleData --recordings=simulated00,simulated01
 
 echo
 echo "Pictures in $(pwd):"
-echo "  models/demo/training_history.png, embeddings/embeddings.png"
+echo "  models/demo/training_history.png, embeddings/embeddings.png, ethograms/"

@@ -35,7 +35,8 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#000000", "#C
 For readers with normal vision, without red, green or blue cones, any two of them and `NEUTRAL` are
 at least 16 apart (CIE 1976)."""
 NEUTRAL, ACCENT = "#C8C8C8", PALETTE[0]
-NO_BEHAVIOR, OTHER = "none", "other"
+NO_BEHAVIOR = "none"
+NO_BEHAVIORS = (NO_BEHAVIOR, "other")
 """Frames without a behaviour, and the class that stands for them: both are drawn in `NEUTRAL`."""
 SEVERAL = "several at once"
 """Frames with several behaviours, where each mixture cannot have its own colour."""
@@ -84,25 +85,27 @@ def styled(draw: Callable[Parameters, Returned]) -> Callable[Parameters, Returne
     return in_style
 
 
-def colours_of(names: Sequence[str]) -> dict[str, str]:
+def colours_of(names: Sequence[str], neutral: Sequence[str] = ()) -> dict[str, str]:
     """Choose a colour for each of several groups, in their order.
 
     Parameters
     ----------
     names : sequence of str
-        The groups. `NO_BEHAVIOR` and `OTHER` are grey and do not count.
+        The groups.
+    neutral : sequence of str
+        Those of them that are grey, such as `NO_BEHAVIORS`.
 
     Returns
     -------
     dict of str
         Hexadecimal colours: those of `PALETTE` where it has enough, else of `SEQUENCE`.
     """
-    counted = [name for name in dict.fromkeys(names) if name not in (NO_BEHAVIOR, OTHER)]
+    counted = [name for name in dict.fromkeys(names) if name not in neutral]
     chosen: Sequence[str] = PALETTE
     if len(counted) > len(PALETTE):
         places = np.linspace(0, SEQUENCE_END, len(counted))
         chosen = [to_hex(colour) for colour in mpl.colormaps[SEQUENCE](places)]
-    return dict(zip(counted, chosen, strict=False)) | dict.fromkeys((NO_BEHAVIOR, OTHER), NEUTRAL)
+    return dict(zip(counted, chosen, strict=False)) | dict.fromkeys(neutral, NEUTRAL)
 
 
 def mixtures(names: Sequence[str], active: np.ndarray) -> np.ndarray:
@@ -142,7 +145,11 @@ def short(name: str) -> str:
 
 @styled
 def scatter_figure(
-    plane: np.ndarray, names: np.ndarray, title: str, axes_labels: tuple[str, str]
+    plane: np.ndarray,
+    names: np.ndarray,
+    title: str,
+    axes_labels: tuple[str, str],
+    neutral: Sequence[str] = NO_BEHAVIORS,
 ) -> Figure:
     """Draw points in the colour of their group, with the legend below.
 
@@ -156,9 +163,11 @@ def scatter_figure(
         Above the picture.
     axes_labels : tuple of str
         Along x and y.
+    neutral : sequence of str
+        Groups that are grey.
     """
-    groups = sorted(set(names.tolist()), key=lambda name: (name in (NO_BEHAVIOR, OTHER), name))
-    colours = colours_of(groups)
+    groups = sorted(set(names.tolist()), key=lambda name: (name in neutral, name))
+    colours = colours_of(groups, neutral)
     many = len(groups) > len(PALETTE) + 1
     shapes = {
         name: MARKERS[number % len(MARKERS)] if many else "o" for number, name in enumerate(groups)
@@ -326,7 +335,7 @@ def _write_cells(axes: Axes, shares: np.ndarray, counts: np.ndarray | None) -> N
         text = "–" if np.isnan(share) else f"{share:.0%}"
         if counts is not None:
             text += f"\n{counts[row, column]:,}"
-        colour = "white" if share > 0.5 else "black"
+        colour = "white" if share > 0.6 else "black"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=SMALLEST_PT)
 
 

@@ -28,7 +28,7 @@ def plot_embeddings(options: PlotEmbeddingsOptions) -> None:
         require_result_files([path], root=path.parent, overwrite=options.overwrite)
         require_writable(path.parent)
     embeddings = read_embeddings(options.embeddings_path)
-    groups, what = _groups(options, {i: len(values) for i, values in embeddings.items()})
+    groups, what, neutral = _groups(options, {i: len(values) for i, values in embeddings.items()})
     everything = np.concatenate(list(embeddings.values()))
     if len(everything) < FEWEST_FRAMES:
         raise DataError(f"{len(everything)} frames are too few for a picture of embeddings")
@@ -37,11 +37,12 @@ def plot_embeddings(options: PlotEmbeddingsOptions) -> None:
     chosen = np.sort(rng.choice(len(everything), count, replace=False))
     names = np.concatenate([groups[record_id] for record_id in embeddings])[chosen]
     plane, title, axes_labels = layout(everything, chosen, options.method, options.seed)
-    lines = [f"{count:,} of {len(everything):,} frames by {what}", f"{title}, seed {options.seed}"]
+    shown = f"{count:,} of {len(everything):,} frames, seed {options.seed}, by {what}"
+    lines = [shown, title]
     if (model := model_of_tables(sorted(options.embeddings_path.rglob(EMBEDDINGS)))) is not None:
         lines.insert(0, str(model))
         print(f"embeddings of {model}")
-    figure = drawing.scatter_figure(plane, names, "\n".join(lines), axes_labels)
+    figure = drawing.scatter_figure(plane, names, "\n".join(lines), axes_labels, neutral)
     drawing.save(figure, path, overwrite=options.overwrite)
     print(f"picture written to {path}")
 
@@ -122,20 +123,20 @@ def _principal_components(
 
 def _groups(
     options: PlotEmbeddingsOptions, lengths: dict[str, int]
-) -> tuple[dict[str, np.ndarray], str]:
-    """Name the group of each frame of each recording; say what the groups are."""
+) -> tuple[dict[str, np.ndarray], str, tuple[str, ...]]:
+    """Name the group of each frame of each recording; say what they are, and which are grey."""
     by = options.color_by
     if by == "recording" or (by is None and options.labels is options.motifs is None):
-        return {i: np.full(frames, i) for i, frames in lengths.items()}, "recording"
+        return {i: np.full(frames, i) for i, frames in lengths.items()}, "recording", ()
     names, active = _columns(options, lengths)
     if by in (None, "behavior", "motif"):
         kind = "behaviour" if options.labels is not None else "motif"
-        return _mixed(names, active), kind
+        return _mixed(names, active), kind, drawing.NO_BEHAVIORS
     if by not in names:
         raise ConfigError(f"--color_by: {unknown('column', str(by), [*names, 'recording'])}")
-    words = np.array([f"not {by}", by])
-    number = names.index(by)
-    return {i: words[own[:, number].astype(int)] for i, own in active.items()}, str(by)
+    words, number = np.array([f"not {by}", by]), names.index(by)
+    groups = {i: words[own[:, number].astype(int)] for i, own in active.items()}
+    return groups, str(by), (f"not {by}",)
 
 
 def _columns(

@@ -48,7 +48,7 @@ def plot_ethogram(options: PlotEthogramOptions) -> None:
         _require_no_overlap(sources, ids)
     unit = "frames" if None in rates.values() else "s"
     _write_tables(folder, sources, spans, unit)
-    title = _title(ids, spans)
+    title = _title(ids, spans, options)
     drawing.save(_numbers(sources, spans, unit, title), pictures[0], root=folder, overwrite=True)
     drawing.save(_transitions(sources, spans, title), pictures[1], root=folder, overwrite=True)
     for record_id, path in timelines.items():
@@ -229,11 +229,13 @@ def _write_tables(folder: Path, sources: list[Source], spans: dict[str, Span], u
                 table.to_csv(temporary, index=False)
 
 
-def _title(ids: list[str], spans: dict[str, Span]) -> str:
+def _title(ids: list[str], spans: dict[str, Span], options: PlotEthogramOptions) -> str:
     if len(ids) == 1:
         return f"{ids[0]}: {spans[ids[0]]}"
     frames = sum(span.end - span.first for span in spans.values())
-    return f"{len(ids)} recordings together, {frames:,} frames"
+    limits = [("from", options.from_), ("to", options.to)]
+    part = " ".join(f"{word} {value:g} s" for word, value in limits if value is not None)
+    return f"{len(ids)} recordings together, {frames:,} frames{part and f', {part} of each'}"
 
 
 def _numbers(sources: list[Source], spans: dict[str, Span], unit: str, title: str) -> Figure:

@@ -111,11 +111,11 @@ def history_figure(runs: list[RunHistory]) -> Figure:
     tasks = dict.fromkeys(task for chart in drawn for task in chart.columns if task)
     names = list(tasks) if one else [run.name for run in runs]
     colours = drawing.colours_of(names)
-    columns = min(3, len(drawn))
+    columns = 2 if len(drawn) == 4 else min(3, len(drawn))
     lines = -(-len(drawn) // columns)
     figure = Figure(figsize=(drawing.WIDTH_IN, 0.8 + 1.9 * lines), layout="constrained")
     places = figure.subplots(lines, columns, squeeze=False).ravel()
-    parts = set()
+    parts: set[str] = set()
     for axes, chart in zip(places, drawn, strict=False):
         for run in runs:
             for task in chart.columns:
@@ -141,11 +141,13 @@ def history_figure(runs: list[RunHistory]) -> Figure:
 
 def _draw(axes: Axes, chart: Chart, run: RunHistory, task: str, colour: str) -> set[str]:
     """Draw the curves of a task, and its score by chance; return which parts there are."""
-    parts = set()
+    parts: set[str] = set()
+    held = len(chart.columns[task]) > 1  # a learning rate is of no part
     for part, column in chart.columns[task].items():
         if points := run.curve(column):
-            axes.plot(*zip(*points, strict=True), STYLES[part], color=colour, marker=".")
-            parts.add(part)
+            style = STYLES[part] if held else "-"
+            axes.plot(*zip(*points, strict=True), style, color=colour, marker=".")
+            parts |= {part} if held else set()
     if chart.score and task in run.chance:
         axes.axhline(run.chance[task], color=colour, ls="--", lw=CHANCE_PT, zorder=0)
     return parts

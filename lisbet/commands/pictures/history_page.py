@@ -28,8 +28,8 @@ EPOCH = "epoch (from 0)"
 """As in training_history.csv, and in the names of weights of single epochs."""
 SCORES = {"accuracy": "accuracy", "f1": "macro F1", "r2": "R²"}
 RATES = {
-    "learning_rate_max": "learning rate, largest of the epoch",
-    "learning_rate": "learning rate of the epoch's first step",
+    "learning_rate_max": "largest learning rate",
+    "learning_rate": "learning rate, first step",
 }
 """Columns with a learning rate, the better one first: earlier releases have only the second."""
 

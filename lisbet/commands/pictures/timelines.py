@@ -80,7 +80,8 @@ class Span:
 
 def colours(sources: list[Source]) -> dict[str, str]:
     """Choose the colour of each behaviour, the same in all sources."""
-    return drawing.colours_of([name for source in sources for name in source.behaviors])
+    names = [name for source in sources for name in source.behaviors]
+    return drawing.colours_of(names, drawing.NO_BEHAVIORS)
 
 
 @drawing.styled

@@ -81,6 +81,7 @@ def _embeddings(inputs: TrainingInputs, sampler: Sampler, model: MultiTaskModel,
         f"{inputs.config.model_id}: {len(frame):,} {part} frames by {what}\n"
         "principal components of these frames' embeddings",
         ("component 1", "component 2"),
+        () if what == "recording" else drawing.NO_BEHAVIORS,
     )
     path = inputs.folder / FOLDER / "embeddings.png"
     drawing.save(figure, path, root=inputs.folder, overwrite=True)
