@@ -128,7 +128,7 @@ def test_a_behaviour_that_never_happens():
 # Sources ------------------------------------------------------------------------------------------
 
 
-def test_annotations_and_tables_below_each_other():
+def test_annotations_and_tables_below_each_other(capsys):
     """The annotations are read by another way than tables: both must give the same numbers."""
     write_recording(Path("data/m1"), walk(60, names(), 0), names())  # 30 frames per second
     events = "behavior,start_time,end_time\na,0,0.5\nb,0.5,1\n"
@@ -143,6 +143,14 @@ def test_annotations_and_tables_below_each_other():
     assert "2 s, 30 frames per second" in Path("ethograms/m1/ethogram.svg").read_text()
     ethogram("--labels=data", "--annot_format=csv_events", "--output_path=alone", "--behaviors=b")
     assert list(pd.read_csv("alone/ethograms/behaviors.csv")["behavior"]) == ["b"]
+    for words, message in (
+        (["--recordings=m9"], "no recording 'm9'"),
+        (["--behaviors=a", "motifs"], "--behaviors names nothing of motifs"),
+        (["one"], "m1 has 20 rows, but 60 frames"),
+    ):
+        said = refused("--labels=data", "--annot_format=csv_events", "--output_path=no", *words,
+                       capsys=capsys)  # fmt: skip
+        assert message in said
 
 
 def test_tables_are_found_by_their_contents():
@@ -233,7 +241,7 @@ def test_formats(kind, start):
         ("--fps=10 --from=1 --to=1.01 one", "in the same frame"),
         ("--from=1 one", "give it with --fps"),
         ("--from=x one", "--from=x: expected a number"),
-        ("--from=-1 one", "--from=-1: expected 0 or more"),
+        ("--from=-1 one", "--from=-1: expected 0.0 or more"),
         ("--recordings=m9 one", "no recording 'm9'"),
         ("--behaviors=z one", "no behaviour 'z'"),
         ("--names=x,y one", "2 names for 1 folders"),
@@ -244,7 +252,7 @@ def test_formats(kind, start):
         ("wrong", "row 1, column 'a' is 2"),
         ("gaps", "does not number the frames"),
         ("double", "several tables of 0 and 1: a.csv and b.csv"),
-        ("mixed", "the columns a, b, "),
+        ("mixed", "has the columns c, mixed/m1/"),
     ],
 )
 def test_what_is_refused(words, message, capsys):

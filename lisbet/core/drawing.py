@@ -207,7 +207,9 @@ def _columns(names: Sequence[str]) -> int:
     """Return how many columns of a legend fit into the width of a figure."""
     widest = max(len(short(name)) for name in names)
     letters = WIDTH_IN * 72 / (0.62 * SMALLEST_PT)
-    return max(1, min(len(names), int(letters / (widest + 7))))
+    most = max(1, int(letters / (widest + 7)))
+    lines = -(-len(names) // most)
+    return -(-len(names) // lines)
 
 
 def _colour_bar(figure: Figure, axes: Axes, groups: list[str], colours: dict[str, str]) -> None:

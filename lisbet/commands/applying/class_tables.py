@@ -118,7 +118,7 @@ def _read(file: Path) -> tuple[tuple[str, ...], np.ndarray]:
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise DataError(
-            f"{file}: row {row}, column {table.columns[column]!r} is {table.iloc[row, column]!r}; "
+            f"{file}: row {row}, column {table.columns[column]!r} is {table.iloc[row, column]}; "
             "expected 0 or 1"
         )
     if not np.array_equal(table.index.to_numpy(), np.arange(len(table))):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lisbet.core.config import Dataset
-from lisbet.core.errors import DataError, counted
+from lisbet.core.errors import ConfigError, DataError, counted, unknown
 from lisbet.options import DataOptions, LabelOptions
 
 
@@ -30,7 +30,7 @@ class Annotated:
 
 
 def read_annotated(
-    folder: Path, lengths: dict[str, int] | None, options: LabelOptions, what: str
+    folder: Path, lengths: dict[str, int | None] | None, options: LabelOptions, what: str
 ) -> Annotated:
     """Read the annotations of recordings.
 
@@ -38,9 +38,9 @@ def read_annotated(
     ----------
     folder : Path
         The recordings.
-    lengths : dict of int or None
-        Number of frames of each recording that is needed; None for all recordings that have
-        annotations.
+    lengths : dict or None
+        Number of frames of each recording that is needed, or None where any number will do; None
+        instead of all means every recording.
     options : LabelOptions
         How to read them.
     what : str
@@ -59,7 +59,11 @@ def read_annotated(
     ids = None if lengths is None else tuple(lengths)
     if ids is not None and dataset_reader(dataset) is None:
         sources = sorted(source.id for source in find_sources(dataset))
-        if strangers := sorted(set(ids).difference(sources)):
+        strangers = sorted(set(ids).difference(sources))
+        if strangers and lengths and lengths[strangers[0]] is None:
+            missing = unknown("recording", strangers[0], sources)
+            raise ConfigError(f"--recordings: {folder}: {missing}")
+        if strangers:
             raise DataError(
                 f"the {what} are of {some(strangers)}, but the recordings in {folder} are "
                 f"{some(sources)}; give the folder of the same recordings with --labels"
@@ -76,8 +80,10 @@ def read_annotated(
     found = {record.id: record for record in records if record.labels is not None}
     for record_id, frames in (lengths or {}).items():
         labels = found[record_id].labels if record_id in found else None
-        if labels is None or len(labels.active) != frames:
-            there = "no annotations" if labels is None else counted(len(labels.active), "frame")
+        if labels is None:
+            raise DataError(f"{folder}: {record_id} has no annotations")
+        if frames not in (None, len(labels.active)):
+            there = counted(len(labels.active), "frame")
             raise DataError(f"{folder}: {record_id} has {frames} {what}, but {there}")
     if not found:
         raise DataError(f"{folder}: no recording has annotations in {options.annot_format} format")

@@ -144,7 +144,7 @@ def _columns(
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Read the behaviours or motifs of the frames: names, and (frames, names) by recording."""
     if options.labels is not None:
-        annotated = read_annotated(options.labels, lengths, options, "embeddings")
+        annotated = read_annotated(options.labels, {**lengths}, options, "embeddings")
         return annotated.names, annotated.active
     assert options.motifs is not None
     tables = read_class_tables(options.motifs)

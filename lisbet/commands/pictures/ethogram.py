@@ -63,10 +63,13 @@ def _sources(
     """Read everything; return what is drawn, of which recordings, and their frame rates."""
     read = [read_class_tables(path, options.table) for path in options.results_path]
     ids = _common([table.active for table in read], options.results_path, options.recordings)
-    lengths = {i: len(read[0].active[i]) for i in ids} if read else None
+    lengths = {i: len(read[0].active[i]) for i in ids}
     for table, path in zip(read, options.results_path, strict=True):
-        _require_lengths(table.active, lengths or {}, path, options.results_path[0])
-    annotated = [read_annotated(path, lengths, options, "rows") for path in options.labels]
+        _require_lengths(table.active, lengths, path, options.results_path[0])
+    wanted: dict[str, int | None] | None = {**lengths}
+    if not read:
+        wanted = None if options.recordings is None else dict.fromkeys(options.recordings)
+    annotated = [read_annotated(path, wanted, options, "rows") for path in options.labels]
     if annotated and not read:
         ids = _common([a.active for a in annotated], options.labels, options.recordings)
         lengths = {i: len(annotated[0].active[i]) for i in ids}
