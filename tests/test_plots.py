@@ -263,10 +263,9 @@ def test_figures_fit_a_page_and_can_be_read_there():
         texts = [text for text in figure.findobj(Text) if text.get_text()]
         assert min(text.get_fontsize() for text in texts) >= 7, name
         inside = figure.bbox.padded(2)
-        for text in texts:
-            if text.get_visible() and text.axes is None:  # titles and legends
-                box = text.get_window_extent()
-                assert inside.x0 <= box.x0 <= box.x1 <= inside.x1, (name, text.get_text())
+        for text in (*figure.texts, *(text for own in figure.legends for text in own.get_texts())):
+            box = text.get_window_extent()
+            assert inside.x0 <= box.x0 <= box.x1 <= inside.x1, (name, text.get_text())
 
 
 def test_pixels_and_formats(run, tmp_path):
@@ -380,7 +379,7 @@ def test_what_gives_the_colours(embeddings, tmp_path, monkeypatch):
 
 def test_many_mixtures_are_one_group():
     active = np.array(list(itertools.product([0, 1], repeat=4)), dtype=bool)
-    found = drawing.mixtures("abcd", active)
+    found = drawing.mixtures(list("abcd"), active)
     assert sorted(set(found)) == ["a", "b", "c", "d", "none", "several at once"]
 
 
