@@ -15,7 +15,8 @@ say betman export_embedder --overwrite \
 say betman compute_embeddings --overwrite --data_format=movement datasets/SampleData models/demo-embedder
 say betman plot_history --overwrite models/demo
 say betman plot_embeddings --overwrite --labels=datasets/SampleData embeddings
+say betman plot_ethogram --overwrite --labels=datasets/SampleData --recordings=simulated00,simulated01
 
 echo
 echo "Pictures in $(pwd):"
-echo "  models/demo/training_history.png, embeddings/embeddings.png"
+echo "  models/demo/training_history.png, embeddings/embeddings.png, ethograms/"

@@ -195,9 +195,10 @@ def line(axis: str, points: list[Point]) -> str:
     )
 
 
+@drawing.styled
 def figure(found: dict[str, list[Point]]) -> Figure:
     """Draw the time of a step over each axis, and the time by its operations."""
-    picture = Figure(figsize=(11, 6.5), layout="constrained")
+    picture = Figure(figsize=(drawing.WIDTH_IN, 5), layout="constrained")
     panels = picture.subplots(2, -(-len(found) // 2), squeeze=False).flat
     for axes, (axis, points) in zip(panels, found.items(), strict=False):
         where = [
@@ -209,10 +210,12 @@ def figure(found: dict[str, list[Point]]) -> Figure:
         axes.set(title=axis, xlabel="weights" if axis == "network" else axis,
                  ylabel="seconds of a step")  # fmt: skip
         if axis != "network":
-            axes.set_xticks(where, [f"{value:,}" for value in where], fontsize=8)
+            axes.set_xticks(where, [f"{value:,}" for value in where])
         for side in (axes.xaxis, axes.yaxis):
             side.set_minor_formatter(NullFormatter())
-    picture.axes[0].legend(fontsize=8)
+    picture.legend(
+        *picture.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3
+    )
     return picture
 
 

@@ -177,11 +177,13 @@ def betman(*words: str, threads: int = 1) -> None:
         sys.exit(f"betman {' '.join(words)}: {done.stderr[-2000:]}")
 
 
+@drawing.styled
 def figure(table: dict[tuple[float, str], list[list[float]]], shares: list[float]) -> Figure:
     """Draw the scores over the share of labelled frames."""
-    picture = Figure(figsize=(8, 3.6), layout="constrained")
+    picture = Figure(figsize=(drawing.WIDTH_IN, 3), layout="constrained")
     panels = picture.subplots(1, len(SCORES), sharey=True)
-    styles = {PRETRAINED: (drawing.ACCENT, "o-"), SCRATCH: (drawing.NEUTRAL, "s--")}
+    blue, orange = drawing.PALETTE[:2]
+    styles = {PRETRAINED: (blue, "o-"), SCRATCH: (orange, "s--")}
     for number, (axes, name) in enumerate(zip(panels, SCORES, strict=True)):
         for start, (colour, style) in styles.items():
             rows = [np.array(table[share, start])[:, number] for share in shares]
@@ -192,7 +194,9 @@ def figure(table: dict[tuple[float, str], list[list[float]]], shares: list[float
         axes.minorticks_off()
         axes.set(title=name.replace("_", " "), xlabel="labelled frames")
     panels[0].set_ylabel("held-out recordings")
-    panels[0].legend()
+    picture.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(styles)
+    )
     return picture
 
 

@@ -284,12 +284,17 @@ def markdown(scores: pd.DataFrame, notes: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
+@drawing.styled
 def figure(scores: pd.DataFrame) -> Figure:
     """Draw the mean average precision of all features, a panel for each dataset."""
     names = scores["data"].unique()
-    picture = Figure(figsize=(1.8 + 3 * len(names), 4.5), layout="constrained")
-    panels = picture.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for axes, name in zip(panels, names, strict=True):
+    across = min(3, len(names))
+    lines = -(-len(names) // across)
+    picture = Figure(figsize=(drawing.WIDTH_IN, 3.2 * lines), layout="constrained")
+    panels = picture.subplots(lines, across, sharey=True, squeeze=False).ravel()
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+    for axes, name in zip(panels, names, strict=False):
         own = scores[scores["data"] == name]
         mean, deviation = means(own), spread(own)
         values, errors = ([of[n][MEAN] for n in mean] for of in (mean, deviation))

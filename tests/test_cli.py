@@ -10,6 +10,7 @@ from conftest import betman
 from lisbet.cli import main, parse
 from lisbet.cli.commands import COMMANDS
 from lisbet.core.errors import ConfigError
+from lisbet.options import typed
 
 
 def options(line: str):
@@ -154,13 +155,23 @@ def test_help_is_printed_and_nothing_runs(line, capsys):
     assert "betman" in capsys.readouterr().out
 
 
+def test_an_option_may_have_a_name_that_python_reserves():
+    for line in ("plot_ethogram --from=10 a", "plot_ethogram a --from 10"):
+        assert parse(line.split()).options.from_ == 10
+    with pytest.raises(ConfigError, match="from is given twice"):
+        parse(["plot_ethogram", "--from=1", "--from=2", "a"])
+    with pytest.raises(ConfigError, match=r"no option --form; did you mean --from\?"):
+        parse(["plot_ethogram", "--form=1", "a"])
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_in_the_help(name, capsys):
     parse([name, "--help"])
     page = capsys.readouterr().out
     for option, field in COMMANDS[name].fields.items():
         assert field.description, option
-        assert (option.upper() if option in COMMANDS[name].positionals else f"--{option}") in page
+        word = option.upper() if option in COMMANDS[name].positionals else f"--{typed(option)}"
+        assert word in page
     assert "examples:" in page
     assert max(map(len, page.split("examples:")[0].splitlines())) <= 80
 

@@ -13,7 +13,7 @@ from lisbet import __version__
 from lisbet.cli import main
 from lisbet.commands.applying import predict
 from lisbet.commands.applying.sidecar import SIDECAR, ResultModel
-from lisbet.commands.pictures import plots
+from lisbet.core import drawing
 
 __all__ = ["place", "refused"]
 SCALE = {"data_scale": "100x100"}
@@ -123,11 +123,11 @@ def test_pictures_are_of_one_model(model, other, refused, monkeypatch, capsys):
     shutil.copytree("copies/one", "copies/two")
     titles = []
     monkeypatch.setattr(
-        plots, "_save", lambda figure, *_, **__: titles.append(figure.get_suptitle())
+        drawing, "save", lambda figure, *_, **__: titles.append(figure.get_suptitle())
     )
     main(["plot_embeddings", "copies"])
     main(["plot_embeddings", "both/two/embeddings"])
-    assert [title.splitlines()[1] for title in titles] == [
+    assert [title.splitlines()[0] for title in titles] == [
         f"model a (weights {hashlib.sha256(Path(paths[1]).read_bytes()).hexdigest()[:12]})"
         for paths in (model, other)
     ]

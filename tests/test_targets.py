@@ -23,7 +23,7 @@ from conftest import TINY
 
 import lisbet
 from lisbet.cli import main
-from lisbet.commands.pictures import plots
+from lisbet.commands.pictures import embeddings
 from lisbet.core.storage.write_log import LOG
 from lisbet.data.hub import sample_data
 
@@ -250,7 +250,11 @@ def cell(template) -> Iterator[Path]:
 def _quick(monkeypatch):
     monkeypatch.setattr(sample_data, "LENGTHS", [40])
     monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr(plots, "_layout", lambda values, seed: values[:, :2])
+    monkeypatch.setattr(
+        embeddings,
+        "layout",
+        lambda values, chosen, *_: (values[chosen][:, :2], "plane", ("a", "b")),
+    )
 
 
 def fill(folder: Path) -> None:

@@ -6,9 +6,11 @@ unknown option, lets stray words fill the next parameter, and guesses types. So 
 """
 
 import difflib
+import keyword
 
 from lisbet.cli.commands import Command, choices
 from lisbet.core.errors import ConfigError
+from lisbet.options import typed
 
 YES_NO = {"true": "True", "false": "False"}
 
@@ -71,10 +73,12 @@ def _option(name: str, command: Command, *, has_value: bool) -> tuple[str, bool]
     name = name.replace("-", "_")
     if name in command.fields:
         return name, False
+    if keyword.iskeyword(name) and f"{name}_" in command.fields:
+        return f"{name}_", False
     positive = name.removeprefix("no_")
     if positive in command.fields and command.is_switch(positive) and not has_value:
         return positive, True
-    near = difflib.get_close_matches(name, command.fields, n=1)
+    near = difflib.get_close_matches(name, map(typed, command.fields), n=1)
     hint = f"; did you mean --{near[0]}?" if near else "."
     raise ConfigError(
         f"{command.name} has no option --{name}{hint} See betman {command.name} --help"
@@ -90,7 +94,7 @@ def _bare_value(command: Command, name: str, rest: list[str]) -> str:
 
 def _value(name: str, rest: list[str]) -> str:
     if not rest or rest[0].startswith("--"):
-        raise ConfigError(f"--{name} needs a value: --{name}=…")
+        raise ConfigError(f"--{typed(name)} needs a value: --{typed(name)}=…")
     return rest.pop(0)
 
 
@@ -100,5 +104,5 @@ def _set(given: dict[str, str], name: str, value: str) -> None:
     ):  # from bytes that are no UTF-8
         raise ConfigError(f"{name}: {value!r} is not UTF-8 text; rename the file, or give a link")
     if name in given:
-        raise ConfigError(f"{name} is given twice: {given[name]!r} and {value!r}")
+        raise ConfigError(f"{typed(name)} is given twice: {given[name]!r} and {value!r}")
     given[name] = value

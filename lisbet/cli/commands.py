@@ -19,7 +19,7 @@ from lisbet.core.json_types import JsonDict
 from lisbet.core.yaml_files import read_yaml
 from lisbet.distributed import environment
 from lisbet.distributed.launch_file import LAUNCHED
-from lisbet.options import LaunchOptions, Options, extra_of
+from lisbet.options import LaunchOptions, Options, extra_of, typed
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,13 @@ class Command:
                 continue
             text = str(cause) if cause is not None else problem["msg"]
             name = str(problem["loc"][0]) if problem["loc"] else ""
+            word = name.upper() if name in self.positionals else f"--{typed(name)}"
             if problem["type"] == "missing":
-                word = name.upper() if name in self.positionals else f"--{name}"
                 text = f"{word} is missing; see betman {self.name} --help"
             elif name in self.fields and (expected := _expected(problem)):
-                text = f"--{name}={problem['input']}: expected {expected}"
+                text = f"--{typed(name)}={problem['input']}: expected {expected}"
             elif name in self.fields:
-                text = f"--{name}={problem['input']}: {text[0].lower()}{text[1:]}"
+                text = f"--{typed(name)}={problem['input']}: {text[0].lower()}{text[1:]}"
             messages.append(text)
         return list(dict.fromkeys(messages))
 
@@ -250,11 +250,18 @@ COMMANDS = {
         Command("model_info", options.InfoOptions, "models.model_dir:model_info"),
         Command("runs", options.RunsOptions, "commands.machine.runs:runs"),
         Command("doctor", options.DoctorOptions, "commands.machine.doctor:doctor"),
-        Command("plot_history", options.PlotHistoryOptions, "commands.pictures.plots:plot_history"),
+        Command(
+            "plot_history", options.PlotHistoryOptions, "commands.pictures.history:plot_history"
+        ),
         Command(
             "plot_embeddings",
             options.PlotEmbeddingsOptions,
-            "commands.pictures.plots:plot_embeddings",
+            "commands.pictures.embeddings:plot_embeddings",
+        ),
+        Command(
+            "plot_ethogram",
+            options.PlotEthogramOptions,
+            "commands.pictures.ethogram:plot_ethogram",
         ),
     )
 }

@@ -7,7 +7,7 @@ from pydantic_core import PydanticUndefined
 
 from lisbet import __version__
 from lisbet.cli.commands import COMMANDS, Command, choices
-from lisbet.options import extra_of
+from lisbet.options import extra_of, typed
 
 WIDTH = 80
 
@@ -67,7 +67,7 @@ def _entry(command: Command, name: str) -> str:
     if default not in (PydanticUndefined, None) and _plain(default):
         notes.append(f"default: {_plain(default)}")
     text = (field.description or "") + (f" ({'; '.join(notes)})" if notes else "")
-    head = name.upper() if name in command.positionals else f"--{name}"
+    head = name.upper() if name in command.positionals else f"--{typed(name)}"
     body = textwrap.wrap(text, WIDTH - 24)
     first = f"  {head:20}  {body[0]}" if len(head) <= 20 else f"  {head}\n{'':24}{body[0]}"
     return "\n".join([first, *(f"{'':24}{line}" for line in body[1:])])

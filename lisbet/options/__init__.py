@@ -10,6 +10,7 @@ from lisbet.options._base import (
     Options,
     affecting,
     extra_of,
+    typed,
 )
 from lisbet.options._data import ConvertOptions, DatasetInfoOptions
 from lisbet.options._model import BACKBONE_SIZES, ModelOptions, OptimizationOptions
@@ -26,7 +27,6 @@ from lisbet.options.commands.apply import (
     InfoOptions,
     LabelledOptions,
     LaunchConfigsOptions,
-    PlotEmbeddingsOptions,
     ProbeOptions,
     VerifyOptions,
 )
@@ -37,8 +37,14 @@ from lisbet.options.commands.fetch import (
     FetchModelOptions,
     FetchOptions,
 )
-from lisbet.options.commands.look import DoctorOptions, PlotHistoryOptions, RunsOptions
+from lisbet.options.commands.look import DoctorOptions, RunsOptions
 from lisbet.options.commands.measure import BenchmarkOptions, EstimateOptions
+from lisbet.options.commands.pictures import (
+    LabelOptions,
+    PlotEmbeddingsOptions,
+    PlotEthogramOptions,
+    PlotHistoryOptions,
+)
 from lisbet.options.commands.publish import ExportOnnxOptions, PushModelOptions
 from lisbet.options.commands.slurm import SlurmScriptOptions
 
@@ -65,6 +71,7 @@ __all__ = [
     "FetchOptions",
     "InferenceOptions",
     "InfoOptions",
+    "LabelOptions",
     "LabelledOptions",
     "LaunchConfigsOptions",
     "LaunchOptions",
@@ -72,6 +79,7 @@ __all__ = [
     "OptimizationOptions",
     "Options",
     "PlotEmbeddingsOptions",
+    "PlotEthogramOptions",
     "PlotHistoryOptions",
     "ProbeOptions",
     "PushModelOptions",
@@ -83,4 +91,5 @@ __all__ = [
     "VerifyOptions",
     "affecting",
     "extra_of",
+    "typed",
 ]

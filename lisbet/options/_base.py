@@ -126,6 +126,11 @@ def extra_of(field: FieldInfo) -> JsonDict:
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
+def typed(name: str) -> str:
+    """Return how an option is typed: a field `from_` is ``--from``, a word that Python reserves."""
+    return name.removesuffix("_")
+
+
 def affecting(kind: type[Config], *effects: Effect) -> tuple[str, ...]:
     """Return the names of the options of a command that have one of these effects."""
     return tuple(

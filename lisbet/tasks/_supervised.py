@@ -29,6 +29,7 @@ class SupervisedTask(Task):
 
     _classes: tuple[str, ...] = PrivateAttr(default=())
     _weights: tuple[float, ...] = PrivateAttr(default=())
+    _chance: float | None = PrivateAttr(default=None)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -41,6 +42,24 @@ class SupervisedTask(Task):
             raise DataError("the annotations name no behaviour")
         self._classes = self.name_classes(whole)
         self._weights = tuple(self.weigh(train).tolist())
+        self._chance = self._chance_of(train)
+
+    @property
+    def chance(self) -> float | None:
+        """Macro F1 of guessing each class as often as it is in the training recordings.
+
+        A guess is right with the frequency p of its class, so precision, recall and F1 are p.
+        """
+        return self._chance
+
+    def _chance_of(self, train: Bank) -> float | None:
+        if not set(train.behaviors) <= set(self._classes):
+            return None  # classes that are not the annotated behaviours
+        active = train.active()
+        annotated = np.zeros((len(active), len(self._classes)), dtype=bool)
+        for number, name in enumerate(train.behaviors):
+            annotated[:, self._classes.index(name)] = active[:, number]
+        return float(self.true_classes(annotated, self._classes).mean())
 
     @abstractmethod
     def name_classes(self, bank: Bank) -> tuple[str, ...]:

@@ -51,6 +51,11 @@ class Task(Config):
         """Names of what the head tells apart, where they have names."""
         return ()
 
+    @property
+    def chance(self) -> float | None:
+        """Score of guesses that do not look at the tracks, where it is known; after `fit`."""
+        return None
+
     def fit(self, whole: Bank, train: Bank) -> None:
         """Take from the recordings what the task has to know before its head is built.
 
@@ -175,6 +180,11 @@ class SelfSupervisedTask(Task):
     """A yes-or-no question about a window, with labels that cost nothing."""
 
     score: ClassVar[str] = "accuracy"
+
+    @property
+    def chance(self) -> float | None:
+        """One half: yes and no are equally frequent."""
+        return 0.5
 
     def check(self, bank: Bank) -> None:
         """Refuse recordings of fewer than two individuals: all these tasks are about a group."""

@@ -58,6 +58,11 @@ class Kinematics(Task):
     _mean: Tensor | None = PrivateAttr(default=None)
     _std: Tensor | None = PrivateAttr(default=None)
 
+    @property
+    def chance(self) -> float | None:
+        """R² of the mean."""
+        return 0.0
+
     def check(self, bank: Bank) -> None:
         """Refuse recordings of fewer than two individuals."""
         individuals = bank.features.individuals

@@ -133,6 +133,11 @@ class TrainingInputs:
                 "gradient_accumulation_steps": batching.gradient_accumulation_steps,
                 "micro_batch_size": batching.micro_batch_size,
             },
+            "chance": {
+                name: round(task.chance, 6)
+                for name, task in self.tasks.items()
+                if task.chance is not None
+            },
             "data": {
                 "fingerprint": self.loaded.fingerprint(),
                 "split": {

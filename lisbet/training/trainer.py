@@ -212,7 +212,12 @@ class Trainer:
         """Evaluate, publish weights and history, log, and save if it is due."""
         self.nonfinite.require_finite(self)
         first_step = self.epoch * self.steps_per_epoch
-        row = {"epoch": self.epoch, "learning_rate": self.learning_rate(first_step)}
+        steps = range(first_step, first_step + self.steps_per_epoch)
+        row = {
+            "epoch": self.epoch,
+            "learning_rate": self.learning_rate(first_step),
+            "learning_rate_max": max(map(self.learning_rate, steps)),
+        }
         row |= self.scores.compute("train")
         measured = self.measure()
         row |= self.evaluate()

@@ -14,7 +14,7 @@ from lisbet.api.inference import (
     supervised_task,
 )
 from lisbet.core import drawing
-from lisbet.core.errors import ConfigError, DataError, LisbetError
+from lisbet.core.errors import ConfigError, DataError, LisbetError, counted
 from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import require_writable, write_file
 from lisbet.core.storage.results import require_result_files
@@ -30,7 +30,7 @@ from lisbet.training.datasets.run_split import RunSplit, listed
 
 log = logging.getLogger(__name__)
 
-REPORT, CONFUSION, PICTURE = "evaluation_report.yml", "confusion_matrix.csv", "confusion_matrix.png"
+REPORT, CONFUSION, PICTURE = "evaluation_report.yml", "confusion_matrix.csv", "confusion_matrix"
 
 
 def evaluate_model(options: EvaluateOptions) -> None:
@@ -48,7 +48,8 @@ def evaluate_model(options: EvaluateOptions) -> None:
     options = prepared_as(options, config)
     folder = options.output_path / "evaluations" / config.model_id
     require_writable(folder)
-    paths = [folder / name for name in (REPORT, CONFUSION, PICTURE)]
+    picture = folder / f"{PICTURE}.{options.format}"
+    paths = [folder / REPORT, folder / CONFUSION, picture]
     require_result_files(paths, root=folder, overwrite=options.overwrite)
     config, model = model_dir.load_model(options.model_path, options.weights_path)
     with distributed_session(sharded=False) as accelerator:
@@ -73,8 +74,12 @@ def evaluate_model(options: EvaluateOptions) -> None:
     with write_file(folder / CONFUSION, overwrite=True) as temporary:
         confusion.to_csv(temporary)
     rows, columns = list(map(str, confusion.index)), list(map(str, confusion.columns))
-    picture = drawing.confusion_figure(confusion.to_numpy(), rows, columns, config.model_id)
-    drawing.save(picture, folder / PICTURE, overwrite=True)
+    title = (
+        f"{config.model_id}: {task}, {len(truth):,} frames of {counted(len(bank), 'recording')}"
+        + ("" if options.split == "all" else f" ({options.split})")
+    )
+    figure = drawing.confusion_figure(confusion.to_numpy(), rows, columns, title)
+    drawing.save(figure, picture, overwrite=True)
     with write_file(folder / REPORT, overwrite=True) as temporary:
         write_yaml(temporary, head | report)
     print(_table(report))

@@ -5,7 +5,10 @@ import logging
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from lisbet.api.inference import load_bank, prepared_as
 from lisbet.core import drawing
@@ -46,8 +49,10 @@ from lisbet.training.datasets.run_split import RunSplit, listed
 
 log = logging.getLogger(__name__)
 
-REPORT, SCORES, PICTURE = "probe_report.yml", "probe_scores.csv", "probe_scores.png"
+REPORT, SCORES, PICTURE = "probe_report.yml", "probe_scores.csv", "probe_scores"
 EMBEDDING, UNTRAINED, BOTH = "embedding", "untrained network", "embedding and kinematics"
+MOST_ACROSS = 3
+"""Behaviours next to each other in the picture."""
 MOST_RECORDINGS = 20
 """Recordings among which the probe for recording identity distinguishes."""
 TELLS_APART = 1.5
@@ -62,7 +67,8 @@ def probe(options: ProbeOptions) -> None:
     options = prepared_as(options, config)
     folder = options.output_path / "probes" / config.model_id
     require_writable(folder)
-    paths = [folder / name for name in (REPORT, SCORES, PICTURE)]
+    drawn = folder / f"{PICTURE}.{options.format}"
+    paths = [folder / REPORT, folder / SCORES, drawn]
     require_result_files(paths, root=folder, overwrite=options.overwrite)
     config, model = model_dir.load_model(options.model_path, options.weights_path)
     with distributed_session(sharded=False) as accelerator:
@@ -98,7 +104,7 @@ def probe(options: ProbeOptions) -> None:
     }
     with write_file(folder / SCORES, overwrite=True) as temporary:
         scores.to_csv(temporary, index=False)
-    drawing.save(picture(scores, config.model_id), folder / PICTURE, overwrite=True)
+    drawing.save(picture(scores, config.model_id), drawn, overwrite=True)
     with write_file(folder / REPORT, overwrite=True) as temporary:
         write_yaml(temporary, report)
     print(table(scores))
@@ -236,25 +242,38 @@ def _notes(report: JsonDict, scores: pd.DataFrame, config: ModelConfig) -> list[
     return lines
 
 
+@drawing.styled
 def picture(scores: pd.DataFrame, model_id: str) -> Figure:
     """Draw the average precision of all features: a group of bars for each behaviour."""
     mean, deviation, share = means(scores), spread(scores), present(scores)
     names = list(mean)
     behaviors = [name for name in share if name != MEAN or len(share) > 2]
-    figure = Figure(
-        figsize=(2.5 + 2.2 * len(behaviors), 1 + 0.34 * len(mean)), layout="constrained"
-    )
-    axes = figure.subplots(1, len(behaviors), sharey=True, squeeze=False)[0]
+    across = min(MOST_ACROSS, len(behaviors))
+    lines = -(-len(behaviors) // across)
+    tall = 0.7 + lines * (0.6 + 0.17 * len(mean))
+    figure = Figure(figsize=(drawing.WIDTH_IN, tall), layout="constrained")
+    places = figure.subplots(lines, across, sharey=True, squeeze=False)
     colours = [drawing.NEUTRAL if name in CONTROLS else drawing.ACCENT for name in names]
-    for own, behavior in zip(axes, behaviors, strict=True):
+    for own, behavior in zip(places.flat, behaviors, strict=False):
         values, errors = (
             [of[name].get(behavior, np.nan) for name in names] for of in (mean, deviation)
         )
         own.barh(range(len(names)), values, xerr=errors, color=colours, error_kw={"lw": 0.8})
-        own.axvline(share[behavior], color="black", lw=0.8, ls=":", label="share of the frames")
-        own.set(title=behavior, xlim=(0, 1), xlabel="average precision")
+        own.axvline(share[behavior], color="black", lw=0.8, ls=":")
+        own.set(title=drawing.short(behavior), xlim=(0, 1), xlabel="average precision")
         own.set_yticks(range(len(names)), names)
-    axes[0].invert_yaxis()
-    axes[0].legend(fontsize=7, loc="lower right")
-    figure.suptitle(f"{model_id}: linear probes on recordings that they were not fitted to", size=9)
+        own.spines[["top", "right"]].set_visible(False)
+    places[0, 0].invert_yaxis()
+    for own in places.flat[len(behaviors) :]:
+        own.set_axis_off()
+    key: list[Artist] = [
+        Patch(color=drawing.ACCENT, label="features of a network"),
+        Patch(color=drawing.NEUTRAL, label="features made by hand"),
+        Line2D([], [], color="black", lw=0.8, ls=":", label="chance: share of the frames"),
+    ]
+    drawing.legend_below(figure, key)
+    figure.suptitle(
+        f"{model_id}: linear probes on recordings that they were not fitted to\n"
+        "(mean and standard deviation over folds and seeds)"
+    )
     return figure

@@ -7,14 +7,31 @@ of JavaScript add the numbers under the pointer and hide runs. Nothing is fetche
 import html
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
+from lisbet.core.drawing import PALETTE, SEQUENCE
 
 WIDTH, HEIGHT = 460, 280
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 36
-COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#7b3294", "#c51b7d", "#66761f", "#8c564b", "#525252")
+COLOURS = PALETTE[:5]
+"""Black and the palest ones are left out: the page may be dark."""
+MIDDLE = 0.25, 0.85
+"""Part of the colour map for more runs."""
 PARTS = ("train", "dev")
+EPOCH = "epoch (from 0)"
+"""As in training_history.csv, and in the names of weights of single epochs."""
+SCORES = {"accuracy": "accuracy", "f1": "macro F1", "r2": "R²"}
+RATES = {
+    "learning_rate_max": "largest learning rate",
+    "learning_rate": "learning rate, first step",
+}
+"""Columns with a learning rate, the better one first: earlier releases have only the second."""
 
 
 @dataclass(frozen=True)
@@ -27,132 +44,211 @@ class RunHistory:
         The run.
     rows : list of dict
         As in training_history.csv.
+    chance : dict of float
+        Score of each task that guesses reach, where that is known.
     """
 
     name: str
     rows: list[dict[str, float]]
+    chance: dict[str, float] = field(default_factory=dict)
 
     def curve(self, column: str) -> list[tuple[float, float]]:
-        """Return the epochs, from 1, and values of a column where there are numbers."""
+        """Return the epochs and values of a column where there are numbers."""
         return [
-            (row["epoch"] + 1, row[column])
+            (row["epoch"], row[column])
             for row in self.rows
             if column in row and math.isfinite(row[column])
         ]
 
 
-def charts(runs: list[RunHistory]) -> dict[str, dict[str, str]]:
-    """Return what to draw: by title, the columns of training and of what was held out."""
-    names = list(dict.fromkeys(name for run in runs for name in run.rows[0]))
-    found: dict[str, dict[str, str]] = {}
-    if "train_loss" in names:
-        found["loss of all tasks"] = {part: f"{part}_loss" for part in PARTS}
+@dataclass(frozen=True)
+class Chart:
+    """One chart of the histories.
+
+    Parameters
+    ----------
+    title : str
+        Above it.
+    columns : dict of dict
+        By task, which is empty for what has none: columns of training and of what was held out.
+    score : bool
+        Whether it shows scores, of which 1 is the best.
+    """
+
+    title: str
+    columns: dict[str, dict[str, str]]
+    score: bool = False
+
+
+def charts(runs: list[RunHistory], *, by_task: bool) -> list[Chart]:
+    """Return what there is to draw.
+
+    Parameters
+    ----------
+    runs : list of RunHistory
+        The runs.
+    by_task : bool
+        Whether each task has charts of its own, instead of sharing those for losses and for scores
+        of one kind.
+    """
+    names = list(dict.fromkeys(name for run in runs for row in run.rows for name in row))
+    found: dict[str, Chart] = {}
+    if by_task and "train_loss" in names:
+        parts = {part: f"{part}_loss" for part in PARTS}
+        found["loss of all tasks"] = Chart("loss of all tasks", {"": parts})
     for name in names:
         task, part, score = name.rpartition("_train_")
         if part:
-            title = f"{task}: {score}"
-            found[title] = {part: f"{task}_{part}_{score}" for part in PARTS}
-    for name in ("gradient_norm", "learning_rate"):
-        if name in names:
-            found[name.replace("_", " ")] = {"train": name}
-    return found
+            word = SCORES.get(score, score)
+            title = f"{task}: {word}" if by_task else word
+            columns = {part: f"{task}_{part}_{score}" for part in PARTS}
+            known = found.get(title, Chart(title, {}, score != "loss"))
+            found[title] = replace(known, columns=known.columns | {task: columns})
+    rate = next((name for name in RATES if name in names), None)
+    more = {} if rate is None else {rate: RATES[rate]}
+    for column, title in (more | {"gradient_norm": "gradient norm"}).items():
+        if column in names:
+            found[title] = Chart(title, {"": {"train": column}})
+    return list(found.values())
 
 
 def page(runs: list[RunHistory]) -> str:
     """Return the page."""
-    drawn = charts(runs)
+    drawn = charts(runs, by_task=True)
+    colours = _colours(len(runs))
     names = ", ".join(run.name for run in runs)
     legend = "".join(
-        f'<label style="--colour:{_colour(n)}"><input type="checkbox" checked data-run="{n}">'
+        f'<label style="--colour:{colours[n]}"><input type="checkbox" checked data-run="{n}">'
         f"<i></i>{html.escape(run.name)}</label>"
         for n, run in enumerate(runs)
     )
-    figures = "".join(_figure(title, parts, runs) for title, parts in drawn.items())
+    figures = "".join(_figure(chart, runs, colours) for chart in drawn)
     return PAGE.format(
-        title=html.escape(f"Training history: {names}"), legend=legend,
-        names=html.escape(names), table=_table(runs, drawn), figures=figures, script=SCRIPT,
+        title=html.escape(f"Training history: {names}"), legend=legend, figures=figures,
+        names=html.escape(names), table=_table(runs, drawn, colours), script=SCRIPT,
     )  # fmt: skip
 
 
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
+def _colours(count: int) -> list[str]:
+    """Choose colours that can be seen on white and on black."""
+    if count <= len(COLOURS):
+        return list(COLOURS)
+    return [to_hex(colour) for colour in colormaps[SEQUENCE](np.linspace(*MIDDLE, count))]
 
 
-def _table(runs: list[RunHistory], drawn: dict[str, dict[str, str]]) -> str:
+def _table(runs: list[RunHistory], drawn: list[Chart], colours: list[str]) -> str:
     """Format the last epoch of each run: held-out scores if there are any, else training scores."""
-    shown = [title for title, parts in drawn.items() if len(parts) == 2]
+    shown = {c.title: parts for c in drawn for parts in c.columns.values() if len(parts) == 2}
     head = "".join(f"<th>{html.escape(title)}</th>" for title in shown)
     lines = []
     for number, run in enumerate(runs):
         cells = []
-        for title in shown:
-            parts = drawn[title]
+        for parts in shown.values():
             curve = run.curve(parts["dev"]) or run.curve(parts["train"])
             which = "" if run.curve(parts["dev"]) else " <small>train</small>"
             cells.append(f"<td>{curve[-1][1]:.4g}{which}</td>" if curve else "<td></td>")
         lines.append(
-            f'<tr data-of="{number}"><th style="color:{_colour(number)}">{html.escape(run.name)}'
+            f'<tr data-of="{number}"><th style="color:{colours[number]}">{html.escape(run.name)}'
             f"</th><td>{len(run.rows)}</td>{''.join(cells)}</tr>"
         )
     return f"<table><tr><th>run</th><th>epochs</th>{head}</tr>{''.join(lines)}</table>"
 
 
-def _figure(title: str, parts: dict[str, str], runs: list[RunHistory]) -> str:
-    """Draw one chart: a curve for each run and part."""
+def _figure(chart: Chart, runs: list[RunHistory], colours: list[str]) -> str:
+    """Draw one chart: a curve for each run and part, and where scores would be by chance."""
+    title = chart.title
     curves = [
         (number, part, curve)
         for number, run in enumerate(runs)
+        for parts in chart.columns.values()
         for part, column in parts.items()
         if (curve := run.curve(column))
     ]
     if not curves:
         return ""
+    chance = {
+        run.chance[task]: None
+        for run in runs
+        for task in chart.columns
+        if chart.score and task in run.chance
+    }
     points = [point for _, _, curve in curves for point in curve]
-    x_ticks = _ticks(min(x for x, _ in points), max(x for x, _ in points), whole=True)
-    y_ticks = _ticks(min(y for _, y in points), max(y for _, y in points))
-    first, last = min(x for x, _ in points), max(x for x, _ in points)
-    low, high = y_ticks[0], y_ticks[-1]
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = 0.5 if last == first else (x - first) / (last - first)
-        up = (y - low) / (high - low)
-        return (
-            round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
-            round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1),
-        )
-
-    marks = []
-    for y in y_ticks:
-        _, at = place(first, y)
-        marks.append(
-            f'<path class="grid" d="M{LEFT} {at}H{WIDTH - RIGHT}"/>'
-            f'<text x="{LEFT - 6}" y="{at + 4}" text-anchor="end">{y:.6g}</text>'
-        )
-    for x in x_ticks:
-        if first <= x <= last:
-            at, _ = place(x, low)
-            marks.append(
-                f'<text x="{at}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{x:g}</text>'
-            )
+    plane = Plane.of([*points, *((points[0][0], level) for level in chance)])
+    marks = [*_grid(plane), *(_chance(plane, level) for level in chance)]
     for number, part, curve in curves:
-        placed = [place(*point) for point in curve]
+        placed = [plane.place(*point) for point in curve]
         line = "M" + "L".join(f"{x} {y}" for x, y in placed)
         shape = "".join(f'<circle cx="{x}" cy="{y}" r="2.2"/>' for x, y in placed[:: _every(curve)])
         marks.append(
-            f'<g class="{part}" data-of="{number}" style="--colour:{_colour(number)}">'
+            f'<g class="{part}" data-of="{number}" style="--colour:{colours[number]}">'
             f'<path d="{line}"/>{shape}</g>'
         )
     data = [
         {"run": number, "name": runs[number].name, "part": part,
-         "points": [[*place(x, y), x, float(f"{y:.5g}")] for x, y in curve]}
+         "points": [[*plane.place(x, y), x, float(f"{y:.5g}")] for x, y in curve]}
         for number, part, curve in curves
     ]  # fmt: skip
     return (
         f"<figure><figcaption>{html.escape(title)}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}" '
         f'data-points="{html.escape(json.dumps(data))}">{"".join(marks)}'
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 5}" text-anchor="middle">epoch</text>'
-        f'<path class="here" d=""/></svg><output></output></figure>'
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 5}" text-anchor="middle">{EPOCH}'
+        f'</text><path class="here" d=""/></svg><output></output></figure>'
+    )
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Where values are in a chart.
+
+    Parameters
+    ----------
+    first, last : float
+        The epochs at its sides.
+    ticks : list of float
+        Round values from its bottom to its top.
+    """
+
+    first: float
+    last: float
+    ticks: list[float]
+
+    @classmethod
+    def of(cls, points: list[tuple[float, float]]) -> Self:
+        """Return the plane that holds some points."""
+        epochs, values = zip(*points, strict=True)
+        return cls(min(epochs), max(epochs), _ticks(min(values), max(values)))
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Return where a value is drawn."""
+        width = self.last - self.first
+        across = 0.5 if not width else (x - self.first) / width
+        up = (y - self.ticks[0]) / (self.ticks[-1] - self.ticks[0])
+        return (
+            round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
+            round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1),
+        )
+
+
+def _grid(plane: Plane) -> Iterator[str]:
+    """Draw the lines and numbers of both axes."""
+    for y in plane.ticks:
+        _, at = plane.place(plane.first, y)
+        yield (
+            f'<path class="grid" d="M{LEFT} {at}H{WIDTH - RIGHT}"/>'
+            f'<text x="{LEFT - 6}" y="{at + 4}" text-anchor="end">{y:.6g}</text>'
+        )
+    for x in _ticks(plane.first, plane.last, whole=True):
+        if plane.first <= x <= plane.last:
+            at, _ = plane.place(x, plane.ticks[0])
+            yield f'<text x="{at}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{x:g}</text>'
+
+
+def _chance(plane: Plane, level: float) -> str:
+    _, at = plane.place(plane.first, level)
+    return (
+        f'<path class="chance" d="M{LEFT} {at}H{WIDTH - RIGHT}"/>'
+        f'<text x="{WIDTH - RIGHT}" y="{at - 4}" text-anchor="end">chance</text>'
     )
 
 
@@ -207,6 +303,7 @@ g path {{ fill: none; stroke: var(--colour); stroke-width: 2; stroke-linejoin: r
 g circle {{ fill: var(--colour); }}
 g.train path {{ stroke-dasharray: 5 3; opacity: .75; stroke-width: 1.5; }}
 g.train circle {{ display: none; }}
+.chance {{ stroke: var(--mute); stroke-dasharray: 6 3; }}
 .here {{ stroke: var(--mute); stroke-dasharray: 2 2; }}
 output {{ display: block; min-height: 1.4em; font-size: 13px; color: var(--mute);
   font-variant-numeric: tabular-nums; }}

@@ -15,6 +15,7 @@ from lisbet.options._base import (
     positional,
 )
 from lisbet.options._recordings import DataOptions
+from lisbet.options.commands.pictures import FORMAT_HELP, PictureFormat
 
 
 def named_model() -> Any:
@@ -212,6 +213,7 @@ class EvaluateOptions(LabelledOptions):
     output_path: Path = option(
         Path("."), "folder that contains evaluations/", affects="nothing", group="output"
     )
+    format: PictureFormat = option("png", FORMAT_HELP, affects="nothing", group="output")
     overwrite: bool = option(
         False, "replace results that betman wrote before", affects="nothing", group="output"
     )
@@ -259,6 +261,7 @@ class ProbeOptions(LabelledOptions):
     output_path: Path = option(
         Path("."), "folder that contains probes/", affects="nothing", group="output"
     )
+    format: PictureFormat = option("png", FORMAT_HELP, affects="nothing", group="output")
     overwrite: bool = option(
         False, "replace results that betman wrote before", affects="nothing", group="output"
     )
@@ -314,54 +317,3 @@ class InfoOptions(Options):
     """
 
     model_path: Path = named_model()
-
-
-class PlotEmbeddingsOptions(Options):
-    """Draw embeddings in two dimensions, coloured by behaviour or by recording.
-
-    Examples
-    --------
-    betman plot_embeddings --labels=datasets/SampleData embeddings
-    """
-
-    embeddings_path: Path = positional("folder that compute_embeddings wrote")
-    labels: Path | None = option(
-        None, "folder of the recordings whose annotations give the colours", affects="nothing"
-    )
-    data_format: DataFormat = option(
-        "auto",
-        "format of the tracking files; auto: detected from the files",
-        affects="files",
-        known=READER_NAMES,
-    )
-    fps: float | None = option(
-        None,
-        "frame rate of recordings whose files do not state one",
-        affects="nothing",
-        unit="frames per second",
-        gt=0,
-        allow_inf_nan=False,
-    )
-    annot_format: AnnotationFormat = option(
-        "movement", "format of the annotations", affects="data", known=LABEL_READER_NAMES
-    )
-    subject: str | None = option(
-        None, "use only the events of this subject; default: all", affects="nothing", min_length=1
-    )
-    event_slack: int = option(
-        1,
-        "how far an annotated event may reach beyond the last frame",
-        affects="nothing",
-        unit="frames",
-        ge=0,
-    )
-    seed: int = option(1991, "seed of the two-dimensional layout", affects="nothing", ge=0)
-    output_path: Path | None = option(
-        None,
-        "picture to write; default: embeddings.png in the folder of the embeddings",
-        affects="nothing",
-        group="output",
-    )
-    overwrite: bool = option(
-        False, "replace results that betman wrote before", affects="nothing", group="output"
-    )

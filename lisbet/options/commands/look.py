@@ -3,7 +3,7 @@
 import warnings
 from pathlib import Path
 
-from lisbet.options._base import Options, Paths, option, positional
+from lisbet.options._base import Options, option, positional
 
 with warnings.catch_warnings():
     # Pydantic has a deprecated method of the name that --json must have.
@@ -39,28 +39,4 @@ class DoctorOptions(Options):
         "folder whose disk is checked: where models/ will be written",
         affects="nothing",
         group="output",
-    )
-
-
-class PlotHistoryOptions(Options):
-    """Draw the losses and scores of runs over their epochs: a picture, and a page to look into.
-
-    The page is one file that needs no network. Several runs are laid over each other.
-
-    Examples
-    --------
-    betman plot_history models/mice
-    betman plot_history models/mice models/mice-large --output_path=both.html
-    """
-
-    run_path: Paths = positional("folder of a run; or several", many=True)
-    output_path: Path | None = option(
-        None,
-        "file to write, .png, .pdf, .svg or .html; default: training_history.png and .html in the "
-        "folder of the run, or training_histories next to the folders of several runs",
-        affects="nothing",
-        group="output",
-    )
-    overwrite: bool = option(
-        False, "replace results that betman wrote before", affects="nothing", group="output"
     )

@@ -10,12 +10,13 @@ HISTORY = "training_history.csv"
 
 
 def write_history(path: Path, rows: list[dict[str, float]]) -> None:
-    """Write the rows so far; all have the same columns."""
+    """Write the rows so far; what a row lacks, as those of an earlier release do, is nan."""
     with (
         write_file(path, overwrite=True) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as stream,
     ):
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        names = dict.fromkeys(name for row in rows for name in row)
+        writer = csv.DictWriter(stream, fieldnames=list(names), restval="nan")
         writer.writeheader()
         writer.writerows(rows)
 

@@ -147,7 +147,7 @@ def _scores(history: list[dict[str, float]]) -> str:
     rows = [
         (escaped(name), f"{value:.4g}")
         for name, value in last.items()
-        if name not in ("epoch", "learning_rate", "gradient_norm")
+        if name not in ("epoch", "learning_rate", "learning_rate_max", "gradient_norm")
     ]
     said = f"After {counted(len(history), 'epoch')}; `dev` is what was held out.\n\n"
     best = ""

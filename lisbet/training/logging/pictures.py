@@ -66,9 +66,7 @@ def network_of(
 
 
 def _embeddings(inputs: TrainingInputs, sampler: Sampler, model: MultiTaskModel, part: str) -> Path:
-    from matplotlib.figure import Figure  # takes a second to import
-
-    from lisbet.core import drawing
+    from lisbet.core import drawing  # takes a second to import
 
     bank = bank_of(sampler)
     record, frame = _spread(bank)
@@ -77,12 +75,14 @@ def _embeddings(inputs: TrainingInputs, sampler: Sampler, model: MultiTaskModel,
         for windows in windows_of(inputs, bank, sampler, record, frame)
     ]
     names, what = _groups(bank, record, frame)
-    figure = Figure(figsize=(7, 6), layout="constrained")
-    drawing.scatter(figure.subplots(), plane(torch.cat(tokens).double().numpy()), names)
-    figure.suptitle(
-        f"{inputs.config.model_id}: {len(frame)} {part} frames, first two principal components of "
-        f"the embedding, by {what}", size=9
-    )  # fmt: skip
+    figure = drawing.scatter_figure(
+        plane(torch.cat(tokens).double().numpy()),
+        names,
+        f"{inputs.config.model_id}: {len(frame):,} {part} frames by {what}\n"
+        "principal components of these frames' embeddings",
+        ("component 1", "component 2"),
+        () if what == "recording" else drawing.NO_BEHAVIORS,
+    )
     path = inputs.folder / FOLDER / "embeddings.png"
     drawing.save(figure, path, root=inputs.folder, overwrite=True)
     return path
@@ -113,8 +113,8 @@ def _confusion(
         yes, decided = truth > 0, logits > 0
         pairs = ((yes & decided), (yes & ~decided), (~yes & decided), (~yes & ~decided))
         counts = np.stack([pair.sum(axis=0) for pair in pairs], axis=1)
-        columns = ["right yes", "missed", "false alarm", "right no"]
-    title = f"{inputs.config.model_id}: {name}, {len(frame)} {part} frames"
+        columns = list(drawing.OUTCOMES)
+    title = f"{inputs.config.model_id}: {name}, {len(frame):,} {part} frames"
     path = inputs.folder / FOLDER / f"confusion_{name}.png"
     figure = drawing.confusion_figure(counts, classes, columns, title)
     drawing.save(figure, path, root=inputs.folder, overwrite=True)
@@ -173,9 +173,10 @@ def windows_of(
 
 
 def _groups(bank: Bank, record: np.ndarray, frame: np.ndarray) -> tuple[np.ndarray, str]:
-    """Name the behaviour of each frame, or where nothing is annotated its recording."""
+    """Name the behaviours of each frame, or where nothing is annotated its recording."""
+    from lisbet.core import drawing
+
     if bank.labels is None or not bank.behaviors:
         return np.array(bank.ids)[record], "recording"
     active = bank.labels[bank.starts[record] + frame]
-    number = np.where(active.any(axis=1), active.argmax(axis=1), len(bank.behaviors))
-    return np.array([*bank.behaviors, "none"])[number], "behaviour"
+    return drawing.mixtures(bank.behaviors, active), "behaviour"
