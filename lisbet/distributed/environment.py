@@ -15,6 +15,9 @@ FIRST_PORT, PORTS = 20000, 20000
 RENDEZVOUS_S = 300
 """How long processes wait for each other at the start; LISBET_RENDEZVOUS_S sets another time."""
 
+IMAGES = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
+"""Variables with the path of the image, which these programs set in a container."""
+
 CHECKLIST = """Check that
   - the command was started on every machine, each with its own --machine_rank from 0
   - --main_process_ip is the address of machine 0, reachable from the others (a firewall?)
@@ -124,6 +127,12 @@ def first_host(nodes: str) -> str:
 def require_deepspeed() -> None:
     """Raise an error that says how to install DeepSpeed where it is missing."""
     if importlib.util.find_spec("deepspeed") is None:
+        image = next((os.environ[name] for name in IMAGES if os.environ.get(name)), None)
+        if image is not None:
+            raise ConfigError(
+                f"DeepSpeed is not in the image {image}; use --launch=fsdp, or an image in which "
+                "lisbet[deepspeed] is installed, see containers/README.md"
+            )
         raise ConfigError(
             "DeepSpeed is not installed; install it with pip install 'lisbet[deepspeed]' "
             "(DS_BUILD_OPS=0 in the environment avoids compiling), or use --launch=fsdp"
