@@ -1,6 +1,7 @@
 """Rank and process count, from the variables of the launcher. Needs no torch."""
 
 import importlib.util
+import itertools
 import os
 import re
 import sys
@@ -122,6 +123,33 @@ def first_host(nodes: str) -> str:
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
     assert first is not None
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0])
+
+
+def hosts_of(nodes: str) -> list[str]:
+    """Return all names of a SLURM host list.
+
+    Examples
+    --------
+    >>> hosts_of("gpu-[009-010,12],login"), hosts_of("r[1-2]n[3,4]")
+    (['gpu-009', 'gpu-010', 'gpu-12', 'login'], ['r1n3', 'r1n4', 'r2n3', 'r2n4'])
+    """
+    found = []
+    for item in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodes):
+        parts = [
+            _numbers(part[1:-1]) if part.startswith("[") else [part]
+            for part in re.findall(r"\[[^\]]*\]|[^\[]+", item)
+        ]
+        found += ["".join(words) for words in itertools.product(*parts)]
+    return found
+
+
+def _numbers(text: str) -> list[str]:
+    """Return the numbers of a list such as ``001-003,7``, with their zeros."""
+    found = []
+    for item in text.split(","):
+        first, _, last = item.partition("-")
+        found += [f"{number:0{len(first)}}" for number in range(int(first), int(last or first) + 1)]
+    return found
 
 
 def require_deepspeed() -> None:

@@ -18,6 +18,8 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
+from lisbet.commands.machine.nodes.check import check_nodes
+from lisbet.distributed import environment
 from lisbet.distributed.cores import cores
 from lisbet.distributed.memory import available_memory
 from lisbet.options import DoctorOptions
@@ -61,6 +63,12 @@ class Finding:
 
 def doctor(options: DoctorOptions) -> None:
     """Print the findings; end with code 1 if something would keep training from working."""
+    if options.nodes:
+        print("\n".join(check_nodes()), end="\n" if environment.rank() == 0 else "")
+        return
+    if environment.rank():
+        return  # of several processes, the first one does it alone
+    environment.leave_others()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     worst = False
     for finding in examine(options.output_path):
