@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -173,7 +174,8 @@ class _Test:
         self, store: TCPStore, hosts: list[Host], backend: str, device: torch.device
     ) -> list[Reduction]:
         """Form the process group, check a sum, and measure; a hang ends with a message."""
-        own = store.clone()  # this one may be waiting
+        connection: Any = store
+        own = connection.clone()  # this one may be waiting
 
         def at(stage: str) -> None:
             store.set(f"at/{self.rank}", stage)
