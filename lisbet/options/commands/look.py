@@ -16,6 +16,8 @@ with warnings.catch_warnings():
     class RunsOptions(Options):
         """List runs: which are running, which ended, and which can be resumed.
 
+        docs/runs.md explains the states, and the fields of --json.
+
         Examples
         --------
         betman runs
