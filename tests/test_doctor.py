@@ -190,7 +190,7 @@ def test_what_can_be_set_when_communication_works():
 
 
 def test_a_failed_all_reduce_names_the_machine_of_the_address_and_what_to_set():
-    hosts = [host(f"n{rank}", rank) for rank in range(2)]
+    hosts = [host(f"n{rank + 1}", rank) for rank in range(2)]
     reason = "timed out connecting: SO_ERROR: Connection refused, remote=[10.0.0.2]:4321"
     text = failure_text(hosts, "nccl", {0: "joining", 1: "measuring"}, reason)
     assert "(the address of n2)" in text
