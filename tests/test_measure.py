@@ -11,8 +11,9 @@ from conftest import TINY
 
 from lisbet.cli import main, parse
 from lisbet.commands.machine.estimate import duration, estimate_of, number, size
+from lisbet.commands.machine.scaling import advice, filled_from
 from lisbet.training.inputs import TrainingInputs
-from lisbet.training.measure import cost_of, flop_of
+from lisbet.training.measure import _resized, cost_of, flop_of
 from lisbet.training.run_folder import with_run_id
 
 
@@ -82,6 +83,8 @@ def test_the_command_estimates_and_writes_nothing(here, capsys):
     said = capsys.readouterr().out
     rate = float(re.search(r"rate: +([\d,]+) windows/s, measured here", said)[1].replace(",", ""))
     assert rate > 0
+    assert "It divides among 1, 2, 4, 8, 16 devices." in said
+    assert re.search(r"This CPU is (not )?filled (from|by) \d+ windows of each task", said)
     assert sorted(here.rglob("*")) == before
 
 
@@ -149,3 +152,37 @@ def test_a_batch_script_asks_for_the_estimated_time(here, capsys):
     said = capsys.readouterr()
     assert "#SBATCH --time=04:00:00" in said.out
     assert "--rate=WINDOWS_PER_SECOND" in said.err
+
+
+def test_from_which_batch_a_device_is_filled():
+    """The smallest one with 90 percent of the highest rate."""
+    assert filled_from({8: 100, 16: 190, 32: 250, 64: 270, 128: 300, 256: 299, 512: 295}) == 64
+    assert filled_from({8: 100, 16: 195, 32: 390}) is None  # still growing
+    assert filled_from({8: 100, 16: 101, 32: 99}) == 8
+
+
+def test_advice_for_several_devices():
+    """A batch 4 times as large: twice the learning rate by the square-root rule, 4 times by the
+    linear one."""
+    rates = {8: 500.0, 16: 900.0, 32: 1000.0, 64: 1000.0}
+    text = advice(64, 1, 1e-4, rates, "CPU")
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()
+            if re.match(r" +\d+ +\d+ +[\d.]", line)}  # fmt: skip
+    assert rows["4"] == ["256", "0.0002", "0.0004"]
+    assert rows["2"] == ["128", "0.000141", "0.0002"]
+    assert "divides among 1, 2, 4, 8, 16, 32, 64 devices" in text
+    assert "filled from 16 windows of each task on: 90% of its highest rate, 1,000" in text
+    text = advice(64, 8, 1e-4, rates, "NVIDIA")
+    assert "8 windows of each task on each of 8 devices" in text
+    assert "With 8 on each device they are not filled" in text
+    assert re.search(r"^ +16 +128 +0.000141 +0.0002$", text, re.M)
+    assert "not measured, as --rate is given" in advice(64, 8, 1e-4, {}, "CPU")
+
+
+def test_windows_are_repeated_for_a_larger_batch():
+    windows, labels = torch.arange(6.0).reshape(3, 2), torch.tensor([0, 1, 2])
+    ((found, classes),) = _resized({"cons": (windows, labels)}, 3, 7).values()
+    assert classes.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert found[:, 0].tolist() == [0, 2, 4, 0, 2, 4, 0]
+    ((found, _),) = _resized({"cons": (windows, labels)}, 3, 2).values()
+    assert found.shape == (2, 2)

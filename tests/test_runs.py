@@ -7,13 +7,15 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 from conftest import TINY, write_dataset
 
 from lisbet.cli import main
-from lisbet.commands.machine.runs import state_of
+from lisbet.commands.machine.run_record import STATES, RunRecord
+from lisbet.commands.machine.runs import describe, state_of
 from lisbet.training.trainer import Trainer
 
 HERE = {"state": "running", "host": socket.gethostname(), "beat_s": 1.0}
@@ -32,7 +34,7 @@ def test_a_killed_run_is_not_running(tmp_path, capsys):
          "data"], cwd=tmp_path, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     run = tmp_path / "models" / "killed"
-    for _ in range(600):
+    for _ in range(3000):
         if list(run.glob("checkpoints/step_*/manifest.json")):
             break
         assert job.poll() is None
@@ -45,6 +47,12 @@ def test_a_killed_run_is_not_running(tmp_path, capsys):
     assert found["resumable"]
     assert found["epochs"] == 5000
     assert found["starts"] == 1
+    assert found["pid"] == job.pid
+    assert found["processes"] == 1
+    steps = [int(folder.name[len("step_") :]) for folder in run.glob("checkpoints/step_*")
+             if (folder / "manifest.json").is_file()]  # fmt: skip
+    assert found["checkpoint_step"] == max(steps)
+    assert found["steps_per_epoch"] == 12  # of 16 windows, 180 frames
 
 
 def test_states_of_runs(tmp_path, monkeypatch, capsys):
@@ -71,6 +79,9 @@ def test_states_of_runs(tmp_path, monkeypatch, capsys):
     assert runs["stopped"]["resumable"]
     assert "stopped by" in runs["stopped"]["detail"]
     assert runs["done"]["scores"]["cons_train_accuracy"] > 0
+    assert all(list(run) == list(RunRecord.model_fields) for run in runs.values())
+    assert runs["done"]["path"] == "models/done"
+    assert runs["older"]["epoch"] is None
     main(["runs"])
     table = capsys.readouterr().out
     assert "finished" in table
@@ -96,3 +107,57 @@ def test_a_folder_that_is_not_there(tmp_path, capsys):
     assert "no such folder" in capsys.readouterr().err
     main(["runs", str(tmp_path)])
     assert "no runs in" in capsys.readouterr().out
+
+
+def rows_of(section: str) -> dict[str, list[str]]:
+    """The rows of the table of a section of docs/runs.md, by their first cell."""
+    page = (Path(__file__).parents[1] / "docs" / "runs.md").read_text("utf-8")
+    text = page.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {first.strip("`"): others for first, *others in cells}
+
+
+def test_the_page_has_the_states_and_the_fields():
+    assert rows_of("States") == {
+        name: [state.meaning, state.action] for name, state in STATES.items()
+    }
+    schema = RunRecord.model_json_schema()["properties"]
+    fields = rows_of("JSON")
+    assert list(fields) == list(schema)
+    words = {"text": "string", "whole number": "integer", "number, s": "number",
+             "true or false": "boolean", "object of numbers": "object"}  # fmt: skip
+    for name, (value, meaning) in fields.items():
+        assert meaning == schema[name]["description"]
+        kinds = [one.get("type") for one in schema[name].get("anyOf", [schema[name]])]
+        assert kinds[0] == words[value.removesuffix(" or null")], name
+        assert ("null" in kinds) == value.endswith(" or null"), name
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ({"state": "running"}, "unknown"),  # when?
+        ({"state": "running", "host": "elsewhere", "updated": "yesterday"}, "unknown"),
+        ({"state": "dreaming"}, "unknown"),
+        ({"state": "failed", "scores": {"loss": float("nan")}, "message": "no"}, "failed"),
+        ({"state": "failed", "epoch": "many"}, "unknown"),
+    ],
+)
+def test_a_status_of_any_content_is_told_in_json(status, state, tmp_path, capsys):
+    folder = tmp_path / "models" / "a"
+    folder.mkdir(parents=True)
+    (folder / "run_config.yml").write_text("options: {}\n")
+    (folder / "status.json").write_text(json.dumps(status))
+    main(["runs", "--json", str(tmp_path / "models")])
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    (run,) = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert run["state"] == state
+    assert run["action"] == STATES[state].action
+    if state == "failed":
+        assert run["scores"] == {"loss": None}
+        assert run["detail"] == "no"
+    assert describe(folder).state == state

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -184,3 +185,63 @@ def test_a_mistake_is_not_repeated(cluster, place):
     ended = cluster.wait(number, "FAILED")
     assert (ended["Restarts"], ended["ExitCode"]) == ("0", "2:0")
     assert "--epochs=0" in log.read_text()
+
+
+def test_the_nodes_of_a_job_are_tested(cluster, place):
+    """By the script of a training run, and in an allocation."""
+    number, log = start(cluster, place, "tested", "--nodes=2", TEST_NODES="yes")
+    cluster.wait(number, "COMPLETED", log=log)
+    said = log.read_text()
+    assert "2 processes on 2 machines found each other" in said
+    # Each machine has one interface beside lo, which has this address.
+    for rank, (node, end) in enumerate((("n1", "a"), ("n2", "b"))):
+        assert f"process {rank}: {node}  CPU, {cluster.tag}{end} 10.78.0.{rank + 1}\n" in said
+    assert "the sums are right" in said
+    assert "other names on each machine" in said
+    assert not (place / "models" / "tested").exists()
+    number = cluster.submit(*SMALL, "--nodes=2", "--job-name=allocated", "--wrap",
+                            f"{sys.executable} -m lisbet doctor --nodes", cwd=place)  # fmt: skip
+    log = place / f"slurm-{number}.out"
+    cluster.wait(number, "COMPLETED", log=log)
+    assert "2 processes on 2 machines found each other" in log.read_text()
+
+
+@slow
+def test_a_wrong_interface_is_named_and_the_job_not_repeated(cluster, place):
+    """Gloo would wait for the address of lo until its time limit."""
+    number, log = start(cluster, place, "wrong", "--nodes=2", TEST_NODES="yes",
+                        GLOO_SOCKET_IFNAME="lo")  # fmt: skip
+    ended = cluster.wait(number, "FAILED", log=None)
+    assert (ended["Restarts"], ended["ExitCode"]) == ("0", "1:0")
+    said = log.read_text()
+    assert "GLOO_SOCKET_IFNAME=lo names an interface of n1 that other machines do not reach" in said
+    assert f"export GLOO_SOCKET_IFNAME={cluster.tag}b" in said  # that of n2
+
+
+@slow
+def test_a_node_without_a_process_is_named(cluster, place):
+    number = cluster.submit(*SMALL, "--nodes=2", "--job-name=lone", "--wrap",
+                            "srun --ntasks-per-node=1 sh -c 'test $SLURM_NODEID = 1 && sleep 100; "
+                            f"exec {sys.executable} -m lisbet doctor --nodes'",
+                            cwd=place, LISBET_RENDEZVOUS_S="5")  # fmt: skip
+    cluster.wait(number, "FAILED")
+    said = (place / f"slurm-{number}.out").read_text()
+    assert "process 1 of n2 did not answer within 5 s; there were those of n1" in said
+
+
+@slow
+def test_all_options_of_the_script_are_accepted(cluster, place):
+    """sbatch reads each line, and the node has what it asks for."""
+    words = ["slurm_script", *LINE, "--run_id=options", "--gres=gpu:2", "--processes_per_node=1",
+             "--cpus_per_task=1", "--mail=me@lab.org", "--launch=cpu",
+             "--sbatch=--exclusive --comment='two words' --nodelist=n2",
+             "--setup=export MARK='from set up'; echo \"gpus $SLURM_GPUS_ON_NODE $MARK\"",
+             "data"]  # fmt: skip
+    printed = done(betman(*words, cwd=place, real=True))
+    (place / "options.sbatch").write_text(printed.stdout)
+    number = cluster.submit("options.sbatch", cwd=place)
+    log = place / f"lisbet-{number}.out"
+    ended = cluster.wait(number, "COMPLETED", log=log)
+    assert ended["NodeList"] == "n2"
+    assert "gpus 2 from set up\n" in log.read_text()
+    assert "Comment=two words" in cluster.run("scontrol", "show", "job", number)

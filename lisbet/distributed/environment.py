@@ -1,6 +1,7 @@
 """Rank and process count, from the variables of the launcher. Needs no torch."""
 
 import importlib.util
+import itertools
 import os
 import re
 import sys
@@ -14,6 +15,9 @@ FIRST_PORT, PORTS = 20000, 20000
 
 RENDEZVOUS_S = 300
 """How long processes wait for each other at the start; LISBET_RENDEZVOUS_S sets another time."""
+
+IMAGES = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
+"""Variables with the path of the image, which these programs set in a container."""
 
 CHECKLIST = """Check that
   - the command was started on every machine, each with its own --machine_rank from 0
@@ -121,9 +125,42 @@ def first_host(nodes: str) -> str:
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0])
 
 
+def hosts_of(nodes: str) -> list[str]:
+    """Return all names of a SLURM host list.
+
+    Examples
+    --------
+    >>> hosts_of("gpu-[009-010,12],login"), hosts_of("r[1-2]n[3,4]")
+    (['gpu-009', 'gpu-010', 'gpu-12', 'login'], ['r1n3', 'r1n4', 'r2n3', 'r2n4'])
+    """
+    found = []
+    for item in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodes):
+        parts = [
+            _numbers(part[1:-1]) if part.startswith("[") else [part]
+            for part in re.findall(r"\[[^\]]*\]|[^\[]+", item)
+        ]
+        found += ["".join(words) for words in itertools.product(*parts)]
+    return found
+
+
+def _numbers(text: str) -> list[str]:
+    """Return the numbers of a list such as ``001-003,7``, with their zeros."""
+    found = []
+    for item in text.split(","):
+        first, _, last = item.partition("-")
+        found += [f"{number:0{len(first)}}" for number in range(int(first), int(last or first) + 1)]
+    return found
+
+
 def require_deepspeed() -> None:
     """Raise an error that says how to install DeepSpeed where it is missing."""
     if importlib.util.find_spec("deepspeed") is None:
+        image = next((os.environ[name] for name in IMAGES if os.environ.get(name)), None)
+        if image is not None:
+            raise ConfigError(
+                f"DeepSpeed is not in the image {image}; use --launch=fsdp, or an image in which "
+                "lisbet[deepspeed] is installed, see containers/README.md"
+            )
         raise ConfigError(
             "DeepSpeed is not installed; install it with pip install 'lisbet[deepspeed]' "
             "(DS_BUILD_OPS=0 in the environment avoids compiling), or use --launch=fsdp"

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from lisbet.distributed.memory_policy import activation_limit
 from lisbet.models.multitask import MultiTaskModel
 from lisbet.training.datasets.batching import activation_bytes
 from lisbet.training.datasets.sampler import Batch
@@ -22,6 +23,10 @@ from lisbet.training.trainer import Trainer
 
 BLOCKS = 5
 """Each time is the median of so many blocks of calls."""
+SMALLEST_BATCH, LARGEST_BATCH = 8, 8192
+"""Windows of each task in the batches of which rates are measured."""
+GROWS = 1.05
+"""A rate that is not so many times that of half the batch does not grow any more."""
 BYTES_PER_WEIGHT = 16
 """Weight, gradient, and AdamW's two moments, in float32."""
 SAVED_PER_WEIGHT = 12
@@ -132,6 +137,58 @@ def measure_step(trainer: Trainer, seconds: float) -> StepTimes:
 
     calls = (draw, predict, lambda: _compute(trainer, batches), step)
     return StepTimes(*seconds_of(calls, seconds, trainer.accelerator.device))
+
+
+def rates_by_batch(trainer: Trainer, seconds: float) -> dict[int, float]:
+    """Measure forward and backward with batches of several sizes, as far as memory allows.
+
+    Larger batches than that of a step repeat its windows. Weights do not change.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Before its first step; with one process.
+    seconds : float
+        How long it may take in all, approximately.
+
+    Returns
+    -------
+    dict of int to float
+        Windows per second of all tasks, by the number of windows of each task; ascending. The last
+        sizes are those from which on the rate no longer grows.
+    """
+    trainer.set_train_mode()
+    device = trainer.accelerator.device
+    one = cost_of(trainer.inputs).activation_bytes
+    most = min(LARGEST_BATCH, activation_limit(device) // max(1, one))
+    rows = range(trainer.micro_batches[0].start, trainer.micro_batches[0].stop)
+    batch = trainer.sampler.batch(0, 0, trainer.micro_batches[0])
+    found: dict[int, float] = {}
+    size = SMALLEST_BATCH
+    while size <= most or not found:
+        part = _resized(batch, len(rows), size)
+
+        def call(part: Batch = part) -> None:
+            losses = trainer.scores.losses_of(forward(trainer.strategy.model, part), part)
+            trainer.accelerator.backward(losses.sum())
+            trainer.strategy.optimizer.zero_grad()
+
+        (spent,) = seconds_of((call,), seconds / 8, device)
+        found[size] = size * len(batch) / spent
+        last = list(found.values())[-3:]
+        if len(last) == 3 and max(last[1:]) < GROWS * last[0]:  # twice without growing
+            break
+        size *= 2
+    return found
+
+
+def _resized(batch: Batch, own: int, size: int) -> Batch:
+    """Return so many windows of each task, repeated if there are fewer."""
+    times = -(-size // own)
+    return {
+        name: (torch.cat([windows] * times)[:size], torch.cat([labels] * times)[:size])
+        for name, (windows, labels) in batch.items()
+    }
 
 
 def _compute(trainer: Trainer, batches: list[Batch]) -> None:

@@ -18,6 +18,8 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
+from lisbet.commands.machine.nodes.check import check_nodes
+from lisbet.distributed import environment
 from lisbet.distributed.cores import cores
 from lisbet.distributed.memory import available_memory
 from lisbet.options import DoctorOptions
@@ -25,13 +27,14 @@ from lisbet.options import DoctorOptions
 OK, NOTE, BAD = "ok", "note", "bad"
 SPACE_GB, LEAST_SPACE_GB, SLOW_MB_S, SHARED_MB = 5.0, 0.5, 50.0, 64.0
 PROBE_MB = 32
-PATIENCE_S = 15
+PATIENCE_S = 60
+"""Two processes import torch meanwhile: on a busy login node that takes long."""
 REDUCE = """
 import sys, datetime, torch, torch.distributed as dist
 backend, rank, size, store = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 device = f"cuda:{rank}" if backend == "nccl" else "cpu"
 dist.init_process_group(backend, init_method=f"file://{store}", rank=rank, world_size=size,
-                        timeout=datetime.timedelta(seconds=12))
+                        timeout=datetime.timedelta(seconds=50))
 value = torch.full((1,), float(rank + 1), device=device)
 dist.all_reduce(value)
 assert value.item() == size * (size + 1) / 2, value
@@ -61,6 +64,12 @@ class Finding:
 
 def doctor(options: DoctorOptions) -> None:
     """Print the findings; end with code 1 if something would keep training from working."""
+    if options.nodes:
+        print("\n".join(check_nodes()), end="\n" if environment.rank() == 0 else "")
+        return
+    if environment.rank():
+        return  # of several processes, the first one does it alone
+    environment.leave_others()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     worst = False
     for finding in examine(options.output_path):

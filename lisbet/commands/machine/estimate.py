@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from lisbet.commands.machine.scaling import advice
 from lisbet.core.errors import counted
 from lisbet.distributed.failure_watch import distributed_session
 from lisbet.options import EstimateOptions, TrainingOptions, TrainOptions
@@ -17,6 +18,7 @@ from lisbet.training.measure import (
     cost_of,
     flop_of,
     measure_step,
+    rates_by_batch,
 )
 from lisbet.training.stopping import StopSignal
 from lisbet.training.train import make_trainer, set_up
@@ -107,11 +109,14 @@ def estimate(options: EstimateOptions) -> None:
         found = estimate_of(options, trainer.inputs, processes, micro)
         device = accelerator.device.type
         rate, how = options.rate, "as --rate says"
+        rates: dict[int, float] = {}
         if rate is None:
             times = measure_step(trainer, options.seconds)
             rate = options.batch_size * len(trainer.inputs.tasks) / times.step
             how = f"measured here on one {device.upper()}"
-        print(f"{description}\n{table(found, flop_of(trainer.inputs), rate, how)}")
+            rates = rates_by_batch(trainer, options.seconds)
+        print(f"{description}\n{table(found, flop_of(trainer.inputs), rate, how)}\n")
+        print(advice(options.batch_size, processes, options.learning_rate, rates, device.upper()))
 
 
 def as_new_run(options: TrainOptions) -> TrainOptions:

@@ -1,17 +1,19 @@
 """``betman runs``: a table of runs, true also of those that were killed."""
 
-import json
 import socket
 import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import psutil
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lisbet.commands.machine.run_record import STATES, RunRecord, StateName
 from lisbet.core.errors import ModelError
 from lisbet.core.json_types import JsonDict
 from lisbet.options import RunsOptions
@@ -20,10 +22,8 @@ from lisbet.training.logging.status import FINISHED, RUNNING, read_status
 SILENT_S, SILENT_BEATS = 600.0, 5.0
 """A run on another machine without an update for so many seconds, and so many times its usual
 pause, counts as killed."""
-COLOURS = {
-    "running": "green", "finished": "blue", "stopped": "yellow", "killed": "red",
-    "failed": "red", "silent": "magenta", "unknown": "dim",
-}  # fmt: skip
+UNKNOWN: StateName = "unknown"
+LIST = TypeAdapter(list[RunRecord])
 PIPED_WIDTH = 200
 
 
@@ -38,9 +38,9 @@ def runs(options: RunsOptions) -> None:
         for folder in folders
         if (folder / "run_config.yml").is_file() and not folder.name.startswith(".")
     ]
-    found.sort(key=lambda run: run["started"] or "", reverse=True)
+    found.sort(key=lambda run: run.started or "", reverse=True)
     if options.json:
-        print(json.dumps(found, indent=1))
+        print(LIST.dump_json(found, indent=1).decode())
     elif not found:
         print(f"no runs in {place}")
     else:
@@ -48,47 +48,50 @@ def runs(options: RunsOptions) -> None:
         Console(width=width, highlight=False, markup=False).print(table(found))
 
 
-def describe(folder: Path) -> JsonDict:
-    """Return what is known of a run.
-
-    Returns
-    -------
-    dict
-        run_id, state, detail, epoch, epochs, step, scores, started, updated, seconds, starts, host
-        and whether it is resumable; None where an older run does not say.
-    """
+def describe(folder: Path) -> RunRecord:
+    """Return what is known of a run; a status that cannot be read leaves its state unknown."""
     status = read_status(folder)
+    try:
+        return _record(folder, status)
+    except (ValueError, TypeError, KeyError) as error:  # not as betman writes it
+        problem = f"status.json cannot be read: {str(error).splitlines()[0]}"
+        return _record(folder, {"message": problem})
+
+
+def _record(folder: Path, status: JsonDict) -> RunRecord:
     state = state_of(status)
     seconds = status.get("seconds")
     if state == RUNNING and seconds is not None:
         seconds += max(0.0, time.time() - _seconds(status["updated"]))
-    has_checkpoint = any(folder.glob("checkpoints/step_*/manifest.json"))
-    return {
-        "run_id": folder.name,
-        "state": state,
-        "detail": status.get("message", ""),
-        "epoch": status.get("epoch"),
-        "epochs": status.get("epochs"),
-        "step": status.get("step"),
-        "scores": status.get("scores", {}),
-        "started": status.get("started"),
-        "updated": status.get("updated"),
-        "seconds": seconds,
-        "starts": status.get("starts"),
-        "host": status.get("host"),
-        "resumable": has_checkpoint and state not in (RUNNING, FINISHED),
-    }
+    names = (path.parent.name for path in folder.glob("checkpoints/step_*/manifest.json"))
+    steps = (name.removeprefix("step_") for name in names)
+    saved = max((int(step) for step in steps if step.isdecimal()), default=None)
+    same = ("epoch", "epochs", "step", "started", "updated", "starts", "host", "pid", "processes",
+             "slurm_job")  # fmt: skip
+    return RunRecord(
+        run_id=folder.name,
+        path=str(folder),
+        state=state,
+        detail=status.get("message", ""),
+        action=STATES[state].action,
+        resumable=saved is not None and state not in (RUNNING, FINISHED),
+        steps_per_epoch=status.get("steps"),
+        checkpoint_step=saved,
+        scores=status.get("scores", {}),
+        seconds=seconds,
+        **{name: status.get(name) for name in same},
+    )
 
 
-def state_of(status: JsonDict) -> str:
+def state_of(status: JsonDict) -> StateName:
     """Return the state of a run: the one of its last update, unless its process is gone.
 
     A run that was killed says it still runs. On its own machine its process tells; on another,
     only its silence does.
     """
-    state = str(status.get("state", "unknown"))
+    state = str(status.get("state", UNKNOWN))
     if state != RUNNING:
-        return state
+        return cast(StateName, state) if state in STATES else UNKNOWN
     if status.get("host") == socket.gethostname():
         return RUNNING if _lives(status) else "killed"
     quiet = time.time() - _seconds(status["updated"])
@@ -106,7 +109,7 @@ def _lives(status: JsonDict) -> bool:
         return False
 
 
-def table(found: list[JsonDict]) -> Table:
+def table(found: list[RunRecord]) -> Table:
     """Lay runs out for a terminal."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for name, settings in (
@@ -117,21 +120,21 @@ def table(found: list[JsonDict]) -> Table:
     ):  # fmt: skip
         shown.add_column(name, **settings)
     for run in found:
-        epoch = "" if run["epoch"] is None else f"{run['epoch']}/{run['epochs']}"
-        started = (run["started"] or "")[:16].replace("T", " ")
+        epoch = "" if run.epoch is None else f"{run.epoch}/{run.epochs}"
+        started = (run.started or "")[:16].replace("T", " ")
         shown.add_row(
-            run["run_id"],
-            Text(run["state"], style=COLOURS.get(run["state"], "")),
+            run.run_id,
+            Text(run.state, style=STATES[run.state].colour),
             epoch,
-            scores(run["scores"]),
+            scores(run.scores),
             started,
-            _clock(run["seconds"]),
-            "yes" if run["resumable"] else "",
+            _clock(run.seconds),
+            "yes" if run.resumable else "",
         )
     return shown
 
 
-def scores(row: dict[str, float]) -> str:
+def scores(row: dict[str, float | None]) -> str:
     """Pick what a person compares: the held-out scores of each task, or those of training."""
     part = "dev" if "dev_loss" in row else "train"
     return " ".join(

@@ -3,22 +3,28 @@
 import math
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lisbet import __version__
+from lisbet.commands.machine.job_warnings import warnings_of
 from lisbet.commands.machine.launch import ALONE, FOLDERS, Launch
 from lisbet.core.errors import ConfigError
 from lisbet.core.json_types import JsonDict
 from lisbet.core.option_text import join_paths
 from lisbet.core.redact import redacted
 from lisbet.options import SlurmScriptOptions, TrainingOptions, TrainOptions
+from lisbet.options.commands.sbatch import directive
 
 if TYPE_CHECKING:
     from lisbet.commands.machine.estimate import Estimate
 
 TEMPLATE = "slurm/train.sbatch"
+MAIL_TYPE = "END,FAIL,REQUEUE"
+SETUP = "  :\n"
+"""The place of the lines of --setup in the script."""
 SEED = '"$SLURM_ARRAY_TASK_ID"'
 """A job array over seeds is numbered by them."""
 MARGIN = 1.5
@@ -40,6 +46,7 @@ def slurm_script(options: SlurmScriptOptions) -> None:
     train = _of_training(options)
     if (found := _check(options, train)) is not None:
         options = _with_estimate(options, found)
+    _warn(options, train)
     path = next(folder / TEMPLATE for folder in FOLDERS if folder.is_dir())
     text = path.read_text("utf-8")
     title = f"# Written by betman slurm_script, lisbet {__version__}; submit it with sbatch.\n"
@@ -62,8 +69,9 @@ def _check(options: SlurmScriptOptions, train: TrainOptions) -> "Estimate | None
     if options.processes > 1 and launch.settings["distributed_type"] == ALONE:
         raise ConfigError(
             f"--launch={options.launch} is for one process, and {options.nodes} nodes with "
-            f"{options.gpus_per_node} GPUs are for {options.processes}; use --launch=ddp"
+            f"{options.gpus} GPUs are for {options.processes}; use --launch=ddp"
         )
+    _check_setup(options.setup)
     import torch
 
     from lisbet.commands.machine.estimate import estimate_of
@@ -86,13 +94,31 @@ def _check(options: SlurmScriptOptions, train: TrainOptions) -> "Estimate | None
     return found
 
 
+def _warn(options: SlurmScriptOptions, train: TrainOptions) -> None:
+    for text in warnings_of(options, train, Launch.find(options.launch)):
+        print(f"betman: warning: {redacted(text)}", file=sys.stderr)
+
+
+def _check_setup(lines: str) -> None:
+    """Refuse lines that the shell cannot read by themselves: what follows would be taken along."""
+    said = subprocess.run(
+        ["bash", "-n"], input=f"{lines}\n", text=True, capture_output=True, check=False
+    )
+    wrong = said.stderr.strip().splitlines()
+    if lines.rstrip().endswith("\\"):
+        wrong = ["it ends with a backslash"]
+    if said.returncode or wrong:  # an open here-document is a warning only
+        raise ConfigError(
+            f"--setup={lines}: expected complete lines of the shell, such as 'module load "
+            f"apptainer'; bash says: {wrong[0] if wrong else f'code {said.returncode}'}"
+        )
+
+
 def _with_estimate(options: SlurmScriptOptions, found: "Estimate") -> SlurmScriptOptions:
     """Use the estimated time where none is given, and print what else the job needs."""
     node = options.processes // options.nodes
-    host = found.host(on_gpu=options.gpus_per_node > 0)
-    gigabytes = math.ceil(
-        MARGIN * node * (host + GPU_HOST_BYTES * bool(options.gpus_per_node)) / 2**30
-    )
+    host = found.host(on_gpu=options.gpus > 0)
+    gigabytes = math.ceil(MARGIN * node * (host + GPU_HOST_BYTES * bool(options.gpus)) / 2**30)
     notes = [] if options.mem else [f"--mem={gigabytes}G is estimated to be enough"]
     if options.rate is None:
         notes.append("pass --rate=WINDOWS_PER_SECOND, see betman benchmark, to estimate --time")
@@ -107,17 +133,22 @@ def _with_estimate(options: SlurmScriptOptions, found: "Estimate") -> SlurmScrip
 
 def _directives(options: SlurmScriptOptions) -> dict[str, str | None]:
     """Return the lines of #SBATCH: those of the script that change, and further ones."""
+    gres = options.gres
+    of_gres = gres is not None and gres.gpus is not None
     found: dict[str, str | None] = {
         "job-name": options.job_name,
         "nodes": str(options.nodes),
         # Clusters without GPUs do not know the word.
-        "gpus-per-node": str(options.gpus_per_node) if options.gpus_per_node else None,
+        "gpus-per-node": str(options.gpus) if options.gpus and not of_gres else None,
         "cpus-per-task": str(options.cpus_per_task),
         "time": options.time,
     }
-    for name in ("mem", "partition", "account", "qos"):
+    for name in ("gres", "mem", "partition", "account", "qos", "constraint"):
         if (value := getattr(options, name)) is not None:
-            found[name] = value
+            found[name] = str(value)
+    if options.mail is not None:
+        found |= {"mail-user": options.mail, "mail-type": MAIL_TYPE}
+    found |= dict(options.sbatch.values)
     if options.seeds:
         found |= {"array": ",".join(map(str, options.seeds)), "output": "%x-%A_%a.out"}
     return found
@@ -126,7 +157,9 @@ def _directives(options: SlurmScriptOptions) -> dict[str, str | None]:
 def _variables(options: SlurmScriptOptions, train: TrainOptions) -> dict[str, str]:
     """Return what the variables of the script are set to, quoted for the shell."""
     words = train.model_dump(mode="json", exclude_unset=True, exclude={"resume", "data_path"})
-    _refuse_secrets(words | {"data_path": join_paths(train.data_path)})
+    more = {"data_path": join_paths(train.data_path), "setup": options.setup,
+            "sbatch": str(options.sbatch)}  # fmt: skip
+    _refuse_secrets(words | more)
     if options.seeds:
         words.pop("run_id")
     lines = [shlex.quote(f"--{name}={value}") for name, value in words.items() if value is not None]
@@ -134,11 +167,19 @@ def _variables(options: SlurmScriptOptions, train: TrainOptions) -> dict[str, st
         lines += [f"--seed={SEED}", f"--run_id={shlex.quote(f'{options.run_id}-seed')}{SEED}"]
     lines.append(shlex.quote(_as_word(join_paths(train.data_path))))
     found = {"TRAIN": "(\n" + "".join(f"  {line}\n" for line in lines) + ")"}
+    if options.setup.strip():
+        found[SETUP] = f"  :  # from --setup\n{options.setup.strip()}\n"
     for name in ("container", "venv", "bind", "processes_per_node", "launch"):
         if (value := getattr(options, name)) is not None:
             text = str(value) if name == "bind" else _as_word(str(value))
-            found[name.upper()] = shlex.quote(text)
+            found[name.upper()] = _quoted(text)
     return found
+
+
+def _quoted(text: str) -> str:
+    """Quote text for the shell in any case: a plain word such as env looks like a command."""
+    quoted = shlex.quote(text)
+    return f"'{text}'" if quoted == text else quoted
 
 
 def _as_word(path: str) -> str:
@@ -160,19 +201,20 @@ def _filled(text: str, directives: dict[str, str | None], variables: dict[str, s
     """Put values in their places; those for which the script has no line go before the others."""
     more = []
     for name, value in directives.items():
-        line = f"#SBATCH --{name}={value}\n" if value is not None else ""
+        line = directive(name, value) if value is not None else ""
         text, found = _replaced(rf"^#SBATCH --{name}=.*\n", line, text)
         more += [] if found else [line]
     text = text.replace("#SBATCH", "".join(more) + "#SBATCH", 1)
     # All at once: a value may hold what looks like the line of another variable.
     left = dict(variables)
-    place = r'^(\w+)=("\$\{\1:-[^}]*\}"|\(\))'
-    text = re.sub(
-        place,
-        lambda found: f"{found[1]}={left.pop(found[1])}" if found[1] in left else found[0],
-        text,
-        flags=re.MULTILINE,
-    )
+
+    def filled(found: re.Match[str]) -> str:
+        if found[0] == SETUP:
+            return left.pop(SETUP, SETUP)
+        return f"{found[1]}={left.pop(found[1])}" if found[1] in left else found[0]
+
+    place = r'^(\w+)=("\$\{\1:-[^}]*\}"|\(\))|^' + re.escape(SETUP)
+    text = re.sub(place, filled, text, flags=re.MULTILINE)
     assert not left, f"{TEMPLATE} has no variable {', '.join(left)}"
     return text
 

@@ -1,40 +1,26 @@
 """The options of a batch script for SLURM."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BeforeValidator, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from lisbet.core.config import WORDS_AS_TEXT
 from lisbet.core.errors import ConfigError
 from lisbet.core.option_text import split_words
 from lisbet.options._base import option
 from lisbet.options._train import TrainingOptions
+from lisbet.options.commands.sbatch import (
+    GresText,
+    MailAddress,
+    Name,
+    SbatchOptions,
+    SbatchText,
+    ShellLines,
+    Time,
+    Word,
+)
 
-
-def _written(pattern: str, how: str) -> AfterValidator:
-    """Refuse text that does not match a pattern; the message describes the pattern."""
-
-    def check(text: str) -> str:
-        if not (re.fullmatch(pattern, text, re.ASCII) and text.isprintable()):
-            raise ValueError(f"expected {how}")
-        return text
-
-    return AfterValidator(check)
-
-
-Time = Annotated[
-    str,
-    _written(r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}", "MINUTES, HH:MM:SS or DAYS-HH:MM:SS"),
-]
-Word = Annotated[str, _written(r"[^\s#'\"\\]+", "one word, without spaces and quotes")]
-"""What can stand in a line of #SBATCH."""
-Name = Annotated[
-    str,
-    _written(r"[^\s#'\"\\/%]+", "one word, without spaces, quotes, / and %: a file has its name"),
-]
-"""What can also stand in the name of a log."""
 Seeds = Annotated[
     tuple[int, ...],
     BeforeValidator(lambda raw: () if raw == "" else split_words(raw)),
@@ -53,12 +39,22 @@ class SlurmScriptOptions(TrainingOptions):
     betman slurm_script --nodes=2 --gpus_per_node=4 --time=12:00:00 --container=lisbet.sif \
 --run_id=mice --epochs=50 --batch_size=1024 datasets/mice > mice.sbatch && sbatch mice.sbatch
 
+    betman slurm_script --gres=gpu:a100:2 --constraint=nvlink --mail=me@lab.org \
+--setup='module load apptainer' --container=lisbet.sif --run_id=mice datasets/mice > mice.sbatch
+
     betman slurm_script --seeds=1,2,3 --venv=.venv --run_id=mice datasets/mice > mice.sbatch
     """
 
     nodes: int = option(1, "number of nodes", affects="nothing", group="job", ge=1)
     gpus_per_node: int = option(
         1, "GPUs per node; 0 trains on CPUs", affects="nothing", group="job", ge=0
+    )
+    gres: GresText | None = option(
+        None,
+        "resources of each node in the words of SLURM, such as gpu:a100:4, where --gpus_per_node "
+        "is not enough",
+        affects="nothing",
+        group="job",
     )
     processes_per_node: int | None = option(
         None,
@@ -86,6 +82,24 @@ class SlurmScriptOptions(TrainingOptions):
     partition: Word | None = option(None, "SLURM partition", affects="nothing", group="job")
     account: Word | None = option(None, "SLURM account to charge", affects="nothing", group="job")
     qos: Word | None = option(None, "quality of service", affects="nothing", group="job")
+    constraint: Word | None = option(
+        None,
+        "features that the nodes must have, such as a100 or 'a100|h100'",
+        affects="nothing",
+        group="job",
+    )
+    mail: MailAddress | None = option(
+        None,
+        "address to which SLURM writes when the job ends, fails or is requeued",
+        affects="nothing",
+        group="job",
+    )
+    sbatch: SbatchText = option(
+        SbatchOptions(),
+        "further options of sbatch, such as '--exclusive --reservation=course'",
+        affects="nothing",
+        group="job",
+    )
     job_name: Name = option(
         "lisbet", "name of the job and of its log file", affects="nothing", group="job"
     )
@@ -108,7 +122,16 @@ class SlurmScriptOptions(TrainingOptions):
         group="job",
     )
     venv: Path | None = option(
-        None, "virtual environment that contains betman", affects="nothing", group="job"
+        None,
+        "virtual environment, or folder of a conda environment, that contains betman",
+        affects="nothing",
+        group="job",
+    )
+    setup: ShellLines = option(
+        "",
+        "lines of the shell to run first, such as 'module load apptainer; ulimit -n 4096'",
+        affects="nothing",
+        group="job",
     )
     launch: str = option(
         "ddp",
@@ -128,6 +151,14 @@ class SlurmScriptOptions(TrainingOptions):
             raise ConfigError("betman is in the --container or in the --venv; pass one of them")
         if self.bind and not self.container:
             raise ConfigError("--bind needs --container")
+        if self.gres and self.gres.gpus and "gpus_per_node" in self.model_fields_set:
+            raise ConfigError(
+                f"--gres={self.gres} and --gpus_per_node both give the GPUs; pass one of them"
+            )
+        for name, own in (("mail-user", "mail"), ("mail-type", "mail"), ("mem-per-cpu", "mem"),
+                          ("mem-per-gpu", "mem")):  # fmt: skip
+            if name in self.sbatch.names and getattr(self, own) is not None:
+                raise ConfigError(f"--sbatch=--{name} and --{own} exclude each other; pass one")
         if self.seeds and "seed" in self.model_fields_set:
             raise ConfigError("--seeds and --seed both give the seed; pass one of them")
         if not all(0 <= seed < 2**31 for seed in self.seeds):
@@ -140,6 +171,12 @@ class SlurmScriptOptions(TrainingOptions):
         return self
 
     @property
+    def gpus(self) -> int:
+        """GPUs of each node."""
+        named = self.gres.gpus if self.gres is not None else None
+        return self.gpus_per_node if named is None else named
+
+    @property
     def processes(self) -> int:
         """Processes over all nodes."""
-        return self.nodes * (self.processes_per_node or self.gpus_per_node or 1)
+        return self.nodes * (self.processes_per_node or self.gpus or 1)

@@ -1,6 +1,7 @@
 """Measure a run and log it, see `lisbet.training.logging`."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import psutil
 import torch
 
 from lisbet.core.json_types import JsonDict
+from lisbet.distributed import environment
 from lisbet.options import TrainOptions
 from lisbet.training.inputs import TrainingInputs
 from lisbet.training.loggers import Logger, Start, start_loggers
@@ -71,7 +73,12 @@ class MetricsLogger:
         if not self.is_main_process:
             return
         rows = self._tolerant(lambda: self.events.cut(step, finished)) or []
-        facts = {"run_id": self.inputs.config.model_id, "epochs": self.options.epochs}
+        facts = {
+            "run_id": self.inputs.config.model_id,
+            "epochs": self.options.epochs,
+            "processes": environment.count(),
+            "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        }
         self.status = Status(
             self.inputs.folder, facts | {"steps": self.steps_per_epoch}, resumed=resumed
         )

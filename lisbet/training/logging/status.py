@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psutil
 
@@ -13,7 +13,10 @@ from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import claim, rewrite_text
 
 STATUS = "status.json"
-RUNNING, STOPPED, FINISHED, FAILED = "running", "stopped", "finished", "failed"
+RUNNING: Final = "running"
+STOPPED: Final = "stopped"
+FINISHED: Final = "finished"
+FAILED: Final = "failed"
 BEAT_S = 5.0
 """Seconds between two updates of the status of a running run."""
 
