@@ -113,15 +113,7 @@ def read_one(
         raw = recording_reader(dataset.format).read(list(source.files))
         record = from_dataset(source.id, source.files[0], raw, **options.of_reading)
         if prepared:
-            record = prepare(
-                record,
-                select=options.select_coords,
-                rename=options.rename_coords,
-                scale=options.data_scale,
-                outside=options.outside,
-                min_confidence=options.min_confidence,
-                max_gap=options.max_gap,
-            )
+            record = prepare(record, **options.of_preparing)
         if dataset.annotations is not None:
             record = replace(
                 record, labels=_read_labels(source, record, dataset.annotations, options)

@@ -162,6 +162,18 @@ class DataOptions(Options):
         return {**times, "size_given": self.data_scale is not None}
 
     @property
+    def of_preparing(self) -> JsonDict:
+        """The arguments of `prepare` that follow from the options."""
+        return {
+            "select": self.select_coords,
+            "rename": self.rename_coords,
+            "scale": self.data_scale,
+            "outside": self.outside,
+            "min_confidence": self.min_confidence,
+            "max_gap": self.max_gap,
+        }
+
+    @property
     def filters(self) -> tuple[str, ...] | None:
         """Patterns of which an id must match one; None keeps all recordings."""
         if self.data_filter is None or self.filter_match == "name":

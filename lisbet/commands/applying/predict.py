@@ -288,12 +288,13 @@ def prepared_as(options: Given, config: ModelConfig) -> Given:
     ConfigError
         If an option contradicts it.
     """
+    reader = dataset_reader(options.dataset)
     return with_preparation(
         options,
         config.preparation,
         model_id=config.model_id,
         override=options.override_preparation,
-        converted=dataset_reader(options.dataset) is not None,
+        converted=reader is not None and reader.prepared,
     )
 
 
