@@ -5,6 +5,7 @@ time from the median step, so that frames that were left out shift all later one
 tests/test_more_readers.py shows it.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ from lisbet.data.readers._reader import Kind, RecordingReader, only
 
 if TYPE_CHECKING:
     import h5py
+
+log = logging.getLogger(__name__)
 
 POSES = Kind("NWB file with poses")
 WITHOUT = Kind("NWB file", usable=False, advice="no PoseEstimation of ndx-pose in it")
@@ -70,22 +73,35 @@ def _read(files: list[Path], *, head: bool = False) -> xr.Dataset:
             f"({error}); install them with: pip install 'lisbet[nwb]'"
         ) from error
     check_hdf5(file)
-    with pynwb.NWBHDF5IO(str(file), mode="r") as stream:
-        content = stream.read()
-        found = [
-            item
-            for module in content.processing.values()
-            for item in module.data_interfaces.values()
-            if item.neurodata_type == TYPE
-        ]
-        if not found:
-            raise DataError(
-                f"{file.name} holds no {TYPE} of ndx-pose in a processing module; expected one for "
-                "each animal"
-            )
-        names = _individuals(found, file.name)
-        return _joined([_of_animal(poses, file.name, head=head) for poses in found], names,
-                       file.name)  # fmt: skip
+    try:
+        with pynwb.NWBHDF5IO(str(file), mode="r") as stream:
+            return _of_content(stream.read(), file.name, head=head)
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file makes the libraries raise almost anything
+        log.debug("%s", file, exc_info=True)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{file.name} cannot be read as nwb: it is damaged, or no NWB file ({reason}); copy or "
+            "export it again"
+        ) from error
+
+
+def _of_content(content: Any, name: str, *, head: bool) -> xr.Dataset:
+    """Return the poses of all animals of an open file."""
+    found = [
+        item
+        for module in content.processing.values()
+        for item in module.data_interfaces.values()
+        if item.neurodata_type == TYPE
+    ]
+    if not found:
+        raise DataError(
+            f"{name} holds no {TYPE} of ndx-pose in a processing module; expected one for each "
+            "animal"
+        )
+    names = _individuals(found, name)
+    return _joined([_of_animal(poses, name, head=head) for poses in found], names, name)
 
 
 def _head(files: list[Path]) -> xr.Dataset:
