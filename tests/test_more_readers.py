@@ -477,6 +477,7 @@ def test_a_dataset_of_calms21(tmp_path, format, as_folder):
     file = tmp_path / "d" / "calms21_task1_train.json"
     expected = calms21_file(file)
     path = file.parent if as_folder else file
+    assert len(contracts.check_dataset_reader(READERS["calms21"], path)) == 2
     records = load_records(Dataset(path=path, format=format, annotations="movement"),
                            DataOptions())  # fmt: skip
     assert [record.id for record in records] == sorted(expected)
