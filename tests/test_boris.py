@@ -342,7 +342,10 @@ def test_other_files_of_boris_are_named(tmp_path):
         read(file)
     track(tmp_path / "d" / "r")
     (tmp_path / "d" / "r" / "mice.boris").write_text("{}")
-    with pytest.raises(DataError, match=r"mice.boris is a project of BORIS: open it there"):
+    with pytest.raises(
+        DataError,
+        match="mice.boris looks like a project of BORIS: use --annot_format=boris_project",
+    ):
         load(tmp_path / "d")
 
 

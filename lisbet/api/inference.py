@@ -93,8 +93,14 @@ def prepared_as(options: Given, config: ModelConfig, *, converted: bool | None =
         config.preparation,
         model_id=config.model_id,
         override=options.override_preparation,
-        converted=dataset_reader(options.dataset) is not None if converted is None else converted,
+        converted=is_converted(options) if converted is None else converted,
     )
+
+
+def is_converted(options: InferenceOptions) -> bool:
+    """Whether the data path is a dataset whose recordings are prepared already."""
+    reader = dataset_reader(options.dataset)
+    return reader is not None and reader.prepared
 
 
 def load_bank(options: InferenceOptions, config: ModelConfig) -> Recordings:

@@ -23,7 +23,6 @@ FPS_TOLERANCE = 0.01
 """Two frame rates that differ by less are taken for the same."""
 SHOWN = 5
 """So many warnings about the annotations of single recordings are shown; --verbose shows all."""
-BORIS_PROJECT = (".boris",)
 SPREADSHEETS = (".xlsx", ".xls", ".ods")
 
 
@@ -151,12 +150,7 @@ def _hints(annotations: str, tracking: tuple[Path, ...]) -> Iterator[str]:
         for name, reader in LABEL_READERS.items():
             if _recognised(reader, file):
                 yield f"{file.name} looks like {reader.title}: use --annot_format={name}"
-        if file.suffix.lower() in BORIS_PROJECT:
-            yield (
-                f"{file.name} is a project of BORIS: open it there, choose Observations > Export "
-                "events > Tabular events, as CSV or TSV, and use --annot_format=boris"
-            )
-        elif file.suffix.lower() in SPREADSHEETS:
+        if file.suffix.lower() in SPREADSHEETS:
             yield f"{file.name} is a spreadsheet: save it as CSV or TSV"
 
 

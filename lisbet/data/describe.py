@@ -15,7 +15,7 @@ from lisbet.core.redact import redacted
 from lisbet.data.annotations import warn_of_behaviors
 from lisbet.data.files.sources import SHOWN, Source, find_sources
 from lisbet.data.files.versions import FileChoice
-from lisbet.data.load import load_records, ordered, report
+from lisbet.data.load import load_records, ordered, report, unprepared
 from lisbet.data.preparation.gaps import with_confidence, without_gaps
 from lisbet.data.preparation.majority import Usual, read_usual
 from lisbet.data.preparation.outliers import outlier_note
@@ -71,7 +71,10 @@ def _records(
     options: DatasetInfoOptions, sources: list[Source]
 ) -> Iterator[tuple[str, Record | str]]:
     dataset = options.dataset
-    if dataset_reader(dataset) is not None:
+    if (reader := dataset_reader(dataset)) is not None:
+        if not reader.prepared:
+            yield from ((record.id, record) for record in unprepared(reader, dataset, options))
+            return
         records = load_records(dataset, options)
         for number, position in each(records):
             yield records[number].id, records[number].with_position(position)
@@ -213,6 +216,8 @@ def histogram(lengths: list[int]) -> Iterator[str]:
 
 
 def _bytes_below(options: DatasetInfoOptions) -> int:
+    if os.path.isfile(options.data_path):
+        return os.path.getsize(options.data_path)
     walk = os.walk(options.data_path, followlinks=True)
     return sum(os.path.getsize(os.path.join(at, name)) for at, _, names in walk for name in names)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,8 @@ from lisbet.data.files.ids import check_ids
 from lisbet.data.files.sources import SHOWN, Source, find_sources, none_passes, passes
 from lisbet.data.files.versions import FileChoice
 from lisbet.data.preparation.majority import usual_features
-from lisbet.data.preparation.prepare import selected
+from lisbet.data.preparation.prepare import prepare, selected
+from lisbet.data.preparation.time_axis import require_same_rate
 from lisbet.data.read import read_all
 from lisbet.data.readers import DatasetReader, dataset_reader
 from lisbet.data.record import Record
@@ -27,6 +29,10 @@ log = logging.getLogger(__name__)
 
 NOT_FOR_STORES = {*affecting(DataOptions, "data", "files")} - {"filter_match"}
 """Options that were applied when a dataset was converted; filters also choose from a store."""
+OF_FILES = (
+    "tracking_pattern", "flat", "file_per_individual", "time_gaps", "subject", "event_slack",
+)  # fmt: skip
+"""Options of tracking files and their annotations, which a dataset in one file does not have."""
 
 
 def load_records(dataset: Dataset, options: DataOptions) -> list[Record]:
@@ -81,7 +87,12 @@ def accepted(dataset: Dataset, sources: list[Source], outcomes: list[Record | st
 
 
 def _load_whole(reader: DatasetReader, dataset: Dataset, options: DataOptions) -> list[Record]:
-    """Read a dataset that was prepared when it was converted."""
+    """Read a dataset, and prepare its recordings unless they were when it was converted."""
+    if not reader.prepared:
+        records = list(unprepared(reader, dataset, options))
+        outcomes = [_prepared(record, options) for record in records]
+        sources = [Source(record.id, ()) for record in records]
+        return accepted(dataset, sources, outcomes)
     defaults = DataOptions.model_fields
     given = [name for name in NOT_FOR_STORES if getattr(options, name) != defaults[name].default]
     if given:
@@ -89,12 +100,49 @@ def _load_whole(reader: DatasetReader, dataset: Dataset, options: DataOptions) -
             f"{dataset.path} holds prepared recordings, so --{', --'.join(given)} cannot apply; "
             "leave it out here, and pass it to betman convert_dataset"
         )
+    kept = _chosen(reader, dataset, options)
+    warn_of_empty(kept)
+    return kept
+
+
+def unprepared(reader: DatasetReader, dataset: Dataset, options: DataOptions) -> Iterator[Record]:
+    """Yield the recordings of a dataset whose reader does not prepare them, in pixels.
+
+    Raises
+    ------
+    DataError
+        If an option cannot apply to them.
+    """
+    defaults = DataOptions.model_fields
+    if given := [name for name in OF_FILES if getattr(options, name) != defaults[name].default]:
+        raise DataError(
+            f"{dataset.path} is not a folder of tracking files, so --{', --'.join(given)} cannot "
+            "apply; leave it out"
+        )
+    for record in _chosen(reader, dataset, options):
+        if options.fps is None:
+            yield record
+            continue
+        if record.fps is not None and not options.fps_override:
+            require_same_rate(options.fps, record.fps, record.id)
+        yield replace(record, fps=options.fps)
+
+
+def _chosen(reader: DatasetReader, dataset: Dataset, options: DataOptions) -> list[Record]:
+    """Return the recordings of a dataset that pass --data_filter."""
     records = reader.read(dataset.path, dataset.annotations is not None)
     kept = [record for record in records if passes(record.id, options.filters)]
     if not kept:
         raise none_passes(dataset, [record.id for record in records], options.filters)
-    warn_of_empty(kept)
     return kept
+
+
+def _prepared(record: Record, options: DataOptions) -> Record | str:
+    """Return a recording as the network will see it, or why that is not possible."""
+    try:
+        return prepare(record, **options.of_preparation)
+    except DataError as error:
+        return str(error)
 
 
 def agree(records: list[Record], datasets: tuple[Dataset, ...]) -> list[Record]:

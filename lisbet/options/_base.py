@@ -139,7 +139,7 @@ def affecting(kind: type[Config], *effects: Effect) -> tuple[str, ...]:
 
 
 def _known_format(raw: object) -> object:
-    return READER_NAMES.require(raw.lower()) if isinstance(raw, str) else raw
+    return READER_NAMES.require(raw.lower().replace("-", "_")) if isinstance(raw, str) else raw
 
 
 def _known_formats(names: Registry[Any]) -> Any:

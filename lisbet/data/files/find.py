@@ -74,7 +74,7 @@ def look_into(folder: Path, names: list[str], wanted: str, choice: FileChoice) -
         Which files are used, and as what.
     """
     found, candidates = Folder(), dict[str, list[Path]]()
-    certain = set()
+    certain, spare = set(), dict[str, list[Path]]()
     for name in sorted(names):
         if name.startswith("."):
             continue
@@ -95,9 +95,15 @@ def look_into(folder: Path, names: list[str], wanted: str, choice: FileChoice) -
         elif not choice.allows(name):
             found.unused.append(f"{name} ({kind}; not {choice.pattern})")
             found.unusable.append(found.unused[-1])
+        elif kind.spare:
+            spare.setdefault(own, []).append(path)
         else:
             candidates.setdefault(own, []).append(path)
             certain.update([own] if kind.certain else [])
+    if not candidates:
+        candidates, spare = spare, {}
+        certain = set(candidates)
+    found.unused += [f"{file.name} (left out)" for files in spare.values() for file in files]
     if certain:  # where some are recognised, a name such as tracking_notes.csv tells nothing
         for own in candidates.keys() - certain:
             found.unused += [f"{file.name} (unreadable {own} file)" for file in candidates.pop(own)]
@@ -113,10 +119,19 @@ def look_into(folder: Path, names: list[str], wanted: str, choice: FileChoice) -
 
 
 def _kind(path: Path, wanted: str) -> tuple[str | None, Kind | None]:
-    """Return format and kind of a file; one with a documented name of the wanted format is its."""
-    own, kind = format_of(Peek(path))
-    if own != wanted and recording_reader(wanted).matches(path.name):
-        return wanted, Kind(f"{wanted} file by its name")
+    """Return format and kind of a file; the wanted format comes first if it can read the file.
+
+    A file with a documented name of the wanted format is of this format.
+    """
+    peek = Peek(path)
+    own, kind = format_of(peek)
+    if own != wanted != "auto":
+        reader = recording_reader(wanted)
+        wanted_kind = None if own is None else reader.recognise(peek)
+        if wanted_kind is not None and wanted_kind.usable:
+            return wanted, wanted_kind
+        if reader.matches(path.name):
+            return wanted, Kind(f"{wanted} file by its name")
     return own, kind
 
 

@@ -9,12 +9,19 @@ import logging
 from fnmatch import fnmatch
 from pathlib import Path
 
-import numpy as np
-
 from lisbet.core.errors import DataError
 from lisbet.core.json_types import JsonDict
 from lisbet.data.hub._archives import open_archive, sequences
 from lisbet.data.hub._download import RemoteFile, bring, remove_download, require_space
+from lisbet.data.hub._sequence import (
+    FPS,
+    IMAGE_PX,
+    INDIVIDUALS,
+    KEYPOINTS,
+    SOURCE,
+    behaviors_of,
+    tracks_of,
+)
 from lisbet.data.hub._write import (
     publish_dataset,
     recording_folder,
@@ -25,11 +32,6 @@ from lisbet.options import FetchOptions
 
 log = logging.getLogger(__name__)
 
-INDIVIDUALS = ("resident", "intruder")
-KEYPOINTS = ("nose", "left_ear", "right_ear", "neck", "left_hip", "right_hip", "tail")
-FPS = 30.0
-IMAGE_PX = (1024.0, 570.0)
-SOURCE = "CalMS21"
 UNPACKED_PER_BYTE = 0.6
 """Size of the recordings for each byte of JSON: 8 of about 18 bytes for a number, and slack."""
 
@@ -92,13 +94,7 @@ def _fetch(name: str, pattern: str, options: FetchOptions) -> Path:
 def _convert(folder: Path, sequence: str, value: JsonDict, where: str) -> None:
     """Write one sequence as a recording."""
     place = f"{where}, {sequence}"
-    for key in ("keypoints", "scores"):
-        if key not in value:
-            raise DataError(f"{place}: no key {key!r} (found: {', '.join(value)})")
-    position = _array(value["keypoints"], (2, 2, 7), f"{place}: keypoints")
-    scores = _array(value["scores"], (2, 7), f"{place}: scores")
-    if len(scores) != len(position):
-        raise DataError(f"{place}: {len(position)} frames of keypoints, {len(scores)} of scores")
+    position, scores = tracks_of(value, place)
     target = recording_folder(folder, sequence)
     write_tracks(
         target,
@@ -111,36 +107,8 @@ def _convert(folder: Path, sequence: str, value: JsonDict, where: str) -> None:
         confidence=scores.transpose(0, 2, 1),
     )
     if "annotations" in value:
-        active, behaviors = _active(value, len(position), place)
+        active, behaviors = behaviors_of(value, len(position), place)
         annotator = str(value.get("metadata", {}).get("annotator-id", "unknown"))
         write_annotations(
             target, active, behaviors=behaviors, annotator=annotator, fps=FPS, source=SOURCE
         )
-
-
-def _active(value: JsonDict, frames: int, place: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the behaviours of each frame, and their names in the order of the vocabulary."""
-    vocabulary = value.get("metadata", {}).get("vocab")
-    if not isinstance(vocabulary, dict):
-        raise DataError(f"{place}: no key metadata.vocab, which names the behaviours")
-    behaviors = tuple(sorted(vocabulary, key=lambda name: vocabulary[name]))
-    if [vocabulary[name] for name in behaviors] != list(range(len(behaviors))):
-        raise DataError(f"{place}: metadata.vocab does not number the behaviours from 0")
-    numbers = _array(value["annotations"], (), f"{place}: annotations").astype(int)
-    if len(numbers) != frames:
-        raise DataError(f"{place}: {frames} frames of keypoints, {len(numbers)} of annotations")
-    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(behaviors):
-        raise DataError(f"{place}: annotations hold numbers that metadata.vocab does not name")
-    return np.eye(len(behaviors), dtype=bool)[numbers], behaviors
-
-
-def _array(raw: object, shape: tuple[int, ...], what: str) -> np.ndarray:
-    """Return numbers as an array (frames, *shape)."""
-    try:
-        array = np.array(raw, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what} are no table of numbers: {error}") from error
-    if array.shape[1:] != shape or not array.ndim:
-        expected = ", ".join(["frames", *map(str, shape)])
-        raise DataError(f"{what} have shape {array.shape} instead of ({expected})")
-    return array

@@ -33,7 +33,20 @@ UNKNOWN = ("", "NA", "NAN")
 def _read(
     file: Path, frames: int, fps: float | None, start_s: float = 0.0, *, choice: Choice = ALL
 ) -> Labels:
-    rows = _rows(file, choice)
+    rows = rows_of(_table(file), choice, file)
+    return labels_of_rows(rows, frames, fps, file, start_s=start_s, slack=choice.slack)
+
+
+def labels_of_rows(
+    rows: Observed, frames: int, fps: float | None, file: Path, *, start_s: float, slack: int
+) -> Labels:
+    """Turn the rows of a recording into behaviours frame by frame; see `LabelReader`.
+
+    Raises
+    ------
+    DataError
+        If the frame rate is not known, or events are not in pairs or leave the recording.
+    """
     stated = rows.rates[0] if len(rows.rates) == 1 else None
     if fps is None:
         if len(rows.rates) > 1:
@@ -44,7 +57,7 @@ def _read(
             )
         fps = stated
     events = _events(rows, file)
-    labels = labels_of(events, frames, fps, file, start_s=start_s, slack=choice.slack)
+    labels = labels_of(events, frames, fps, file, start_s=start_s, slack=slack)
     known = stated if stated is not None and 0 < stated < math.inf else None
     return Labels(
         labels.behaviors,
@@ -56,7 +69,7 @@ def _read(
 
 
 def _names(file: Path, *, choice: Choice = ALL) -> tuple[str, ...]:
-    return tuple(_rows(file, choice).table["Behavior"].unique().tolist())
+    return tuple(rows_of(_table(file), choice, file).table["Behavior"].unique().tolist())
 
 
 def _frame_rate(file: Path) -> float | None:
@@ -65,9 +78,14 @@ def _frame_rate(file: Path) -> float | None:
     return rates[0] if len(rates) == 1 and 0 < rates[0] < math.inf else None
 
 
-def _rows(file: Path, choice: Choice) -> Observed:
-    """Return the rows of a recording, and of a subject."""
-    table = _table(file)
+def rows_of(table: pd.DataFrame, choice: Choice, file: Path) -> Observed:
+    """Return the rows of a recording, and of a subject.
+
+    Raises
+    ------
+    DataError
+        If it is not clear which they are.
+    """
     rows = observed(table, choice.recording, file, shared=choice.shared)
     if choice.subject is None:
         return rows

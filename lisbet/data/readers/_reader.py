@@ -29,6 +29,10 @@ class Kind:
         Whether one that cannot be used holds the tracks of a video all the same.
     certain : bool
         Whether it was recognised by its content, not only by its name.
+    general : bool
+        Whether another format that recognises the file, too, describes it more exactly.
+    spare : bool
+        Whether it is read only if its folder has no other tracking file.
     """
 
     name: str
@@ -36,6 +40,8 @@ class Kind:
     advice: str = ""
     matters: bool = False
     certain: bool = True
+    general: bool = False
+    spare: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {self.advice}" if self.advice else self.name
@@ -79,7 +85,7 @@ class RecordingReader:
 
 @dataclass(frozen=True)
 class DatasetReader:
-    """A format in which a whole dataset of prepared recordings is stored.
+    """A format in which a whole dataset of recordings is stored.
 
     Parameters
     ----------
@@ -88,10 +94,14 @@ class DatasetReader:
     read : callable
         ``read(path, annotated)`` returns its recordings, with their annotations if `annotated`;
         their tracks may be read later. Raises DataError or OSError.
+    prepared : bool
+        Whether the recordings are prepared, in [0, 1], so that the options of preparation cannot
+        apply; else they are in pixels, in memory.
     """
 
     recognises: Callable[[DataPath], bool]
     read: Callable[[DataPath, bool], list[Record]]
+    prepared: bool = True
 
 
 def only(files: list[Path]) -> Path:

@@ -25,10 +25,14 @@ def format_of(peek: Peek, *, by_name: bool = True) -> tuple[str | None, Kind | N
     A file that no format recognises belongs to the one that documents its name, because it may be
     damaged (`by_name`); else to none.
     """
+    general: tuple[str | None, Kind | None] = None, None
     for name, reader in formats():
         kind = reader.recognise(peek)
-        if kind is not None:
+        if kind is not None and not kind.general:
             return name, kind
+        general = (name, kind) if general[1] is None else general
+    if general[1] is not None:
+        return general
     if by_name:
         for name, reader in formats():
             if reader.matches(peek.path.name):

@@ -11,15 +11,16 @@ import xarray as xr
 
 from lisbet.core.errors import DataError
 from lisbet.data.files.text_tables import decode, lines_of
-from lisbet.data.readers._dlc_csv import first_cell, header_of, read_csv
-from lisbet.data.readers._dlc_hdf5 import PANDAS, levels_of, read_hdf5
-from lisbet.data.readers._dlc_table import LEVELS, to_dataset
+from lisbet.data.readers._layouts.dlc_csv import first_cell, header_of, read_csv
+from lisbet.data.readers._layouts.dlc_hdf5 import PANDAS, levels_of, read_hdf5
+from lisbet.data.readers._layouts.dlc_table import LEVELS, is_lightning_pose, to_dataset
 from lisbet.data.readers._peek import HDF5, Peek
 from lisbet.data.readers._reader import Kind, RecordingReader
 
 log = logging.getLogger(__name__)
 
 TABLE = Kind("DeepLabCut table")
+SAME_LAYOUT = Kind("table in DeepLabCut's layout", general=True)
 SKELETON = Kind("DeepLabCut skeleton", usable=False, advice="lengths and angles, no positions")
 LABELLED = Kind(
     "labelled frames of DeepLabCut", usable=False, advice="training data, not tracks of a video"
@@ -56,7 +57,7 @@ def _of_rows(lines: list[str], name: str) -> Kind | None:
     row = lines[taken].split(separator)[0].strip() if len(lines) > taken else "0"
     if first_name == [""] or re.match("[^0-9 ]+[/\\\\]|labeled-data", row):
         return LABELLED
-    return TABLE
+    return SAME_LAYOUT if is_lightning_pose(levels) else TABLE
 
 
 def _of_hdf5(peek: Peek) -> Kind | None:

@@ -1,8 +1,10 @@
-"""SLEAP analysis files, HDF5, written by SLEAP or sleap-io."""
+"""SLEAP analysis files, HDF5, written by SLEAP or sleap-io, and projects of one video (.slp)."""
 
 import json
+import logging
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +14,14 @@ import xarray as xr
 from lisbet.core.errors import DataError
 from lisbet.data.files.hdf5 import check_hdf5
 from lisbet.data.files.limits import require_regular
+from lisbet.data.readers._layouts import slp
 from lisbet.data.readers._peek import Peek
 from lisbet.data.readers._reader import Kind, RecordingReader, only
 
 if TYPE_CHECKING:
     import h5py
+
+log = logging.getLogger(__name__)
 
 ANALYSIS = Kind("SLEAP analysis file")
 EXPORT = (
@@ -24,6 +29,7 @@ EXPORT = (
     "--format analysis"
 )
 PROJECT = Kind("SLEAP project", usable=False, advice=EXPORT, matters=True)
+TRACKED = Kind("SLEAP project", spare=True)
 IN_PROJECTS = {"frames", "instances", "points", "pred_points", "videos_json", "tracks_json"}
 AXES = ("individuals", "space", "keypoints", "time")
 """Axes of `tracks` as SLEAP writes it; without transposing it has them in reverse order."""
@@ -42,7 +48,21 @@ def _recognise(peek: Peek) -> Kind | None:
     root = peek.hdf5_root
     if root.get("tracks") == "dataset" and "node_names" in root:
         return ANALYSIS
-    return PROJECT if len(IN_PROJECTS & root.keys()) >= 2 else None
+    return _of_project(peek.path) if len(IN_PROJECTS & root.keys()) >= 2 else None
+
+
+def _of_project(path: Path) -> Kind:
+    """Return what a project is: one of tracks can be read, if there is no analysis file of them."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as root:
+            if not slp.is_readable(root):
+                return PROJECT
+            reason = slp.why_not(root)
+    except Exception:  # a damaged file makes the library raise almost anything
+        return PROJECT
+    return TRACKED if reason is None else replace(PROJECT, advice=f"{reason}; {EXPORT}")
 
 
 def _read(files: list[Path], *, head: bool = False) -> xr.Dataset:
@@ -53,7 +73,7 @@ def _read(files: list[Path], *, head: bool = False) -> xr.Dataset:
     check_hdf5(file)
     with h5py.File(file, "r") as root:
         if len(IN_PROJECTS & set(root)) >= 2 and "tracks" not in root:
-            raise DataError(f"{file.name} is a SLEAP project, not its analysis file; {EXPORT}")
+            return _project(root, file, head=head)
         for name in ("tracks", "node_names"):
             if not isinstance(root.get(name), h5py.Dataset):
                 found = ", ".join(root) or "nothing"
@@ -66,6 +86,24 @@ def _read(files: list[Path], *, head: bool = False) -> xr.Dataset:
 
 def _head(files: list[Path]) -> xr.Dataset:
     return _read(files, head=True)
+
+
+def _project(root: "h5py.Group", file: Path, *, head: bool) -> xr.Dataset:
+    """Read a project, if it holds the tracks of one video."""
+    if not slp.is_readable(root):
+        raise DataError(f"{file.name} is a SLEAP project, not its analysis file; {EXPORT}")
+    if reason := slp.why_not(root):
+        raise DataError(f"{file.name} is a SLEAP project with {reason}. If it is tracked, {EXPORT}")
+    try:
+        return slp.to_dataset(file, head=head)
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file makes the library raise almost anything
+        log.debug("%s", file, exc_info=True)
+        raise DataError(
+            f"{file.name} cannot be read as a SLEAP project: it is damaged, or of an unknown "
+            f"version ({type(error).__name__}); {EXPORT}"
+        ) from error
 
 
 def _dataset(root: "h5py.Group", name: str, *, head: bool) -> xr.Dataset:
@@ -164,4 +202,6 @@ def _names(dataset: "h5py.Dataset") -> list[str]:
     ]
 
 
-READER = RecordingReader(patterns=("*sleap*.h5",), recognise=_recognise, read=_read, head=_head)
+READER = RecordingReader(
+    patterns=("*sleap*.h5", "*.slp"), recognise=_recognise, read=_read, head=_head
+)

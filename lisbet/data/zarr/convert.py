@@ -6,6 +6,7 @@ from lisbet.core.json_types import JsonDict
 from lisbet.core.redact import redacted
 from lisbet.data.files.sources import Source, find_sources
 from lisbet.data.files.versions import FileChoice
+from lisbet.data.readers import dataset_reader
 from lisbet.data.zarr.destination import Destination, LocalDestination
 from lisbet.data.zarr.remote import RemoteDestination, request_of
 from lisbet.data.zarr.store import MARK, Store
@@ -17,6 +18,12 @@ from lisbet.options import ConvertOptions, affecting
 def convert_dataset(options: ConvertOptions) -> None:
     """Convert a folder of recordings."""
     target, asked = options.target, _asked(options)
+    reader = dataset_reader(options.dataset)
+    if reader is not None and not reader.prepared:
+        raise DataError(
+            f"{options.data_path} is a dataset in one file; expected a folder of recordings. Train "
+            "on it as it is; for CalMS21, betman fetch_dataset writes such a folder"
+        )
     sources = find_sources(options.dataset, options.filters, FileChoice.of(options))
     destination: Destination
     if is_address(target):

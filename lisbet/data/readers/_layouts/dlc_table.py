@@ -86,7 +86,24 @@ def columns_of(levels: dict[str, list[str]], name: str) -> list[Column]:
     return columns
 
 
-def to_dataset(table: Table, name: str, *, head: bool = False) -> xr.Dataset:
+def is_lightning_pose(levels: dict[str, list[str]]) -> bool:
+    """Whether the cells of the header rows are those that Lightning Pose writes.
+
+    Its scorer is the name of a model and "_tracker" ("heatmap_tracker"; "ensemble-kalman_tracker"
+    for EKS), and it has no row of individuals.
+    """
+    scorers = {scorer.strip() for scorer in levels.get("scorer", [])}
+    return (
+        bool(scorers)
+        and all(scorer.endswith("_tracker") for scorer in scorers)
+        and "individuals" not in levels
+        and {"bodyparts", "coords"} <= levels.keys()
+    )
+
+
+def to_dataset(
+    table: Table, name: str, *, head: bool = False, software: str = "DeepLabCut"
+) -> xr.Dataset:
     """Return a table as a dataset of the movement format.
 
     Points of which the table has no columns, and frames that it has no rows for, are missing.
@@ -99,6 +116,8 @@ def to_dataset(table: Table, name: str, *, head: bool = False) -> xr.Dataset:
         Its name, for messages.
     head : bool
         Whether the table has only the first rows, so that frame numbers do not matter.
+    software : str
+        What wrote it.
 
     Returns
     -------
@@ -140,7 +159,7 @@ def to_dataset(table: Table, name: str, *, head: bool = False) -> xr.Dataset:
             "time": np.arange(frames), "space": space, "keypoints": keypoints,
             "individuals": individuals,
         },
-        attrs={"source_software": "DeepLabCut", "time_unit": "frames"},
+        attrs={"source_software": software, "time_unit": "frames"},
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from lisbet.core.errors import DataError
 from lisbet.data.files.hdf5 import check_hdf5
 from lisbet.data.files.limits import require_regular
-from lisbet.data.readers._dlc_table import LEVELS, Table, columns_of
+from lisbet.data.readers._layouts.dlc_table import LEVELS, Table, columns_of
 
 if TYPE_CHECKING:
     import h5py

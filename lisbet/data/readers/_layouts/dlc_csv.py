@@ -11,7 +11,7 @@ import numpy as np
 from lisbet.core.errors import DataError
 from lisbet.data.files.limits import require_csv
 from lisbet.data.files.text_tables import encoding_of, is_blank, lines_of, separator_after
-from lisbet.data.readers._dlc_table import LEVELS, Column, Table, columns_of
+from lisbet.data.readers._layouts.dlc_table import LEVELS, Table, columns_of
 from lisbet.data.readers._peek import head_lines
 
 log = logging.getLogger(__name__)
@@ -35,16 +35,52 @@ def read_csv(file: Path, *, head: bool = False) -> Table:
         If it is no DeepLabCut table, is cut off, or a cell holds no number. The message names the
         line.
     """
+    lines, ended = _lines(file, len(LEVELS) + FIRST_ROWS if head else None)
+    levels, separator, taken = header_of(lines, file.name)
+    columns = columns_of(levels, file.name)
+    labels = ["the frame number", *(f"column {column}" for column in columns)]
+    values = _values(lines[taken:], separator, labels, file.name, taken + 1, ended=ended)
+    return Table(columns, values[:, 0], values[:, 1:])
+
+
+def read_flat(file: Path, *, head: bool = False) -> tuple[list[str], np.ndarray]:
+    """Read a table of numbers with one row of names; with `head`, only its first rows.
+
+    Returns
+    -------
+    columns : list of str
+        Their names.
+    values : ndarray
+        (rows, columns), NaN for empty cells.
+
+    Raises
+    ------
+    DataError
+        If it is cut off, or a cell holds no number. The message names the line.
+    """
+    lines, ended = _lines(file, 1 + FIRST_ROWS if head else None)
+    taken = next((number for number, line in enumerate(lines) if not is_blank(line)), 0)
+    separator = next((mark for mark in ",;\t" if mark in lines[taken]), ",")
+    columns = [cell.strip() for cell in next(csv.reader([lines[taken]], delimiter=separator), [])]
+    while columns and not columns[-1]:
+        del columns[-1]  # a spreadsheet adds empty columns
+    labels = [f"column {column}" for column in columns]
+    values = _values(
+        lines[taken + 1 :], separator, labels, file.name, taken + 2, ended=ended, indexed=False
+    )
+    return columns, values
+
+
+def _lines(file: Path, count: int | None) -> tuple[list[str], bool]:
+    """Return the lines of a table, or only the first, and whether the last one is whole."""
     require_csv(file, text=False)
-    if head:
-        lines, ended = head_lines(file)[: len(LEVELS) + FIRST_ROWS], True
-    else:
-        raw = file.read_bytes()
-        if (encoding := encoding_of(raw)) != "utf-8-sig":
-            log.info("%s is read in the encoding %s", file.name, encoding)
-        lines = lines_of(raw.decode(encoding, errors="replace"))
-        ended = not lines[-1].strip()
-    return _parsed(lines, file.name, ended=ended)
+    if count is not None:
+        return head_lines(file)[:count], True
+    raw = file.read_bytes()
+    if (encoding := encoding_of(raw)) != "utf-8-sig":
+        log.info("%s is read in the encoding %s", file.name, encoding)
+    lines = lines_of(raw.decode(encoding, errors="replace"))
+    return lines, not lines[-1].strip()
 
 
 def header_of(lines: list[str], name: str) -> tuple[dict[str, list[str]], str, int]:
@@ -80,16 +116,42 @@ def header_of(lines: list[str], name: str) -> tuple[dict[str, list[str]], str, i
     return {label: cells[:width] for label, cells in levels.items()}, separator, taken
 
 
-def _parsed(lines: list[str], name: str, *, ended: bool) -> Table:
-    levels, separator, taken = header_of(lines, name)
-    columns = columns_of(levels, name)
-    width = len(columns) + 1
+def _values(
+    lines: list[str],
+    separator: str,
+    labels: list[str],
+    name: str,
+    first: int,
+    *,
+    ended: bool,
+    indexed: bool = True,
+) -> np.ndarray:
+    """Return the numbers of the lines after the header, (rows, columns).
+
+    Parameters
+    ----------
+    lines : list of str
+        The lines.
+    separator : str
+        Between their cells.
+    labels : list of str
+        What each column is, for messages.
+    name : str
+        Name of the file, for messages.
+    first : int
+        Number of the first line in the file.
+    ended : bool
+        Whether the last line is whole.
+    indexed : bool
+        Whether the first column holds frame numbers, none of which may be empty.
+    """
+    width = len(labels)
     numbers, cells, rows, number = array("d"), [""], 0, 0
-    for number, line in enumerate(lines[taken:], start=taken + 1):
+    for number, line in enumerate(lines, start=first):
         if is_blank(line):
             continue
         cells = _cells(line, separator, width, name, number)
-        if not rows and not any(cells[1:]) and not NUMBER.match(cells[0]):
+        if indexed and not rows and not any(cells[1:]) and not NUMBER.match(cells[0]):
             continue  # pandas writes the name of the index in a row of its own
         try:
             if "_" in line:  # Python takes 1_000 for a number
@@ -97,12 +159,11 @@ def _parsed(lines: list[str], name: str, *, ended: bool) -> Table:
             numbers.extend([float(cell) for cell in cells])
         except ValueError:
             del numbers[rows * width :]
-            numbers.extend(_numbers(cells, columns, name, number))
+            numbers.extend(_numbers(cells, labels, name, number, indexed=indexed))
         rows += 1
     if rows and not ended:
         _check_end(cells[-1], name, number)
-    values = np.frombuffer(numbers, np.float64).reshape(rows, width)
-    return Table(columns, values[:, 0], values[:, 1:])
+    return np.frombuffer(numbers, np.float64).reshape(rows, width)
 
 
 def _cells(line: str, separator: str, width: int, name: str, number: int) -> list[str]:
@@ -138,7 +199,9 @@ def _check_end(cell: str, name: str, number: int) -> None:
     log.warning("%s: line %d has no end of line; check that the file is complete", name, number)
 
 
-def _numbers(cells: list[str], columns: list[Column], name: str, line: int) -> list[float]:
+def _numbers(
+    cells: list[str], labels: list[str], name: str, line: int, *, indexed: bool
+) -> list[float]:
     """Return the cells of a line of which some are empty, or no numbers.
 
     Raises
@@ -150,12 +213,11 @@ def _numbers(cells: list[str], columns: list[Column], name: str, line: int) -> l
     for place, cell in enumerate(map(str.strip, cells)):
         if NUMBER.fullmatch(cell):
             values.append(float(cell))
-        elif place and cell.lower() in NO_VALUE:
+        elif (place or not indexed) and cell.lower() in NO_VALUE:
             values.append(np.nan)
         else:
-            what = f"column {columns[place - 1]}" if place else "the frame number"
             raise DataError(
-                f"{name}: line {line}, {what}, holds {cell!r}; expected a number. Correct it, or "
-                "export the file again"
+                f"{name}: line {line}, {labels[place]}, holds {cell!r}; expected a number. "
+                "Correct it, or export the file again"
             )
     return values

@@ -1,0 +1,1 @@
+"""Layouts of files that the readers share: one module reads one layout."""
