@@ -39,6 +39,7 @@ from lisbet.options.commands.fetch import (
 )
 from lisbet.options.commands.look import DoctorOptions, PlotHistoryOptions, RunsOptions
 from lisbet.options.commands.measure import BenchmarkOptions, EstimateOptions
+from lisbet.options.commands.motifs import PrototypeOptions, ReduceOptions, SegmentOptions
 from lisbet.options.commands.slurm import SlurmScriptOptions
 
 __all__ = [
@@ -72,7 +73,10 @@ __all__ = [
     "PlotEmbeddingsOptions",
     "PlotHistoryOptions",
     "ProbeOptions",
+    "PrototypeOptions",
+    "ReduceOptions",
     "RunsOptions",
+    "SegmentOptions",
     "SlurmScriptOptions",
     "TrackingOptions",
     "TrainOptions",
