@@ -26,7 +26,7 @@ class Stopped(Exception):  # noqa: N818
     """Fitting was interrupted."""
 
 
-class _Monitor(ConvergenceMonitor):
+class _Monitor(ConvergenceMonitor):  # type: ignore[misc]
     """Notes the log-likelihood of each iteration; a decrease is reported once, by `Fit`."""
 
     def __init__(self, tol: float, n_iter: int, stop: threading.Event) -> None:
@@ -40,13 +40,15 @@ class _Monitor(ConvergenceMonitor):
         self.iter += 1
 
 
-class Hmm(GaussianHMM):
+class Hmm(GaussianHMM):  # type: ignore[misc]
     """A GaussianHMM whose sums over frames are matrix products.
 
     hmmlearn computes the second moments of all states with an einsum of three operands, which takes
     most of the time of an iteration. Both methods work on `CHUNK` frames at a time, so that
     their copies in double precision stay small.
     """
+
+    params: str
 
     def _compute_log_likelihood(self, X: np.ndarray) -> np.ndarray:  # noqa: N803
         parts = [
@@ -210,6 +212,6 @@ def plain(model: Hmm) -> GaussianHMM:
 def decode(model: GaussianHMM, values: np.ndarray) -> np.ndarray:
     """Return the most likely sequence of states of a recording (Viterbi): (frames,)."""
     fast = Hmm()
-    vars(fast).update(vars(model))
+    fast.__dict__.update(vars(model))
     states: np.ndarray = fast.predict(values)
     return states

@@ -161,7 +161,7 @@ class _Dtype(_Stored):
         kind = self.args[0]
         if kind not in NUMBERS:
             raise pickle.UnpicklingError(f"an array of type {kind!r}")
-        order = self.state[1] if isinstance(self.state, tuple) else "="
+        order: Any = self.state[1] if isinstance(self.state, tuple) else "="
         return np.dtype(str(kind)).newbyteorder(order)
 
 
@@ -181,8 +181,9 @@ class _Array:
         data = self.stream.read(size)
         if len(data) < size:
             raise pickle.UnpicklingError("the file ends within an array")
-        order = "F" if state.get("order") == "F" else "C"
-        self.values = np.frombuffer(data, dtype).reshape(shape, order=order)
+        by_column = state.get("order") == "F"
+        values: np.ndarray = np.frombuffer(data, dtype)
+        self.values = values.reshape(shape, order="F" if by_column else "C")
 
 
 class _Reader(pickle.Unpickler):

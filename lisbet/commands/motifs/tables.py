@@ -55,7 +55,7 @@ class Embeddings:
         digest = hashlib.sha256()
         for record_id, values in zip(self.ids, self.values, strict=True):
             digest.update(f"{record_id}\n{values.shape}\n".encode())
-            digest.update(np.ascontiguousarray(values))
+            digest.update(np.ascontiguousarray(values).data)
         return digest.hexdigest()
 
 
@@ -112,7 +112,7 @@ def read_embeddings(folder: Path, record_ids: Sequence[str]) -> Embeddings:
     """
     files = [folder / record_id / EMBEDDINGS for record_id in record_ids]
     model = model_of_tables(files)
-    read = []
+    read: list[np.ndarray] = []
     for file in files:
         values = _read_numbers(file)
         if values.shape[1] != (width := (read or [values])[0].shape[1]):
@@ -130,7 +130,7 @@ def _read_numbers(file: Path) -> np.ndarray:
     try:
         names = pd.read_csv(file, nrows=0).columns
         kinds = dict.fromkeys(names[1:], np.float32)
-        table = pd.read_csv(file, index_col=0, dtype=kinds)  # type: ignore[arg-type]
+        table = pd.read_csv(file, index_col=0, dtype=kinds)
     except (ValueError, pd.errors.ParserError) as error:
         raise DataError(f"{file} is no table of numbers: {error}") from error
     if not len(names) or not names[0].startswith("Unnamed"):
@@ -144,7 +144,7 @@ def _read_numbers(file: Path) -> np.ndarray:
     if not (finite := np.isfinite(values)).all():
         row, column = np.argwhere(~finite)[0]
         raise DataError(
-            f"{file}: {table.iat[row, column]} in frame {row}, column {table.columns[column]}, and "
+            f"{file}: {values[row, column]} in frame {row}, column {names[column + 1]!s}, and "
             f"{(~finite).sum() - 1} more values are not finite; compute the embeddings again, or "
             "leave the recording out with --data_filter"
         )
