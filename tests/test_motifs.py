@@ -328,7 +328,8 @@ def test_states_in_no_frame_are_counted(place, refused):
         embeddings_sha256="0", options={}, model=None, recordings=2, frames=5, embedding_dim=1,
     ))["empty_states"] == 1  # fmt: skip
     write("e", np.ones((30, 3)))
-    said = refused("segment_motifs", "embeddings", "--data_filter=e", "--max_n_components=3")
+    said = refused("segment_motifs", "embeddings", "--data_filter=e", "--min_n_components=3",
+                   "--max_n_components=3")  # fmt: skip
     assert "no hidden Markov model with 3 states fits" in said
 
 
