@@ -151,8 +151,9 @@ class PrototypeOptions(StateRangeOptions):
     """Select the motifs that recur in models with different numbers of hidden states.
 
     Writes prototypes/<recording>/machineAnnotation_hmm<method>_<min>_<max>.csv, one row for each
-    frame, one column of 0 and 1 for each prototype; prototypes/prototypes_hmm<method>_<min>_<max>
-    .csv, what is known about each; and info_hmm<method>_<min>_<max>.npz, distances and clusters.
+    frame, one column of 0 and 1 for each prototype;
+    prototypes/prototypes_hmm<method>_<min>_<max>.csv, what is known about each; and
+    info_hmm<method>_<min>_<max>.npz, distances and clusters.
 
     Examples
     --------
