@@ -16,7 +16,7 @@ import pytest
 import yaml
 from hmmlearn.hmm import GaussianHMM
 from sklearn.decomposition import PCA
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from lisbet.cli import main
 from lisbet.commands.applying.sidecar import ResultModel
@@ -465,7 +465,21 @@ def test_principal_components(place, refused, capsys):
     assert len(list(Path("new").rglob("*dimred.csv"))) == 1
 
 
-def test_umap(place, refused, monkeypatch):
+@pytest.mark.thorough
+def test_umap_keeps_neighbours_together(tmp_path, monkeypatch):
+    """Two groups of frames far from each other stay apart, those that are placed later, too."""
+    pytest.importorskip("umap")
+    monkeypatch.chdir(tmp_path)
+    group = np.arange(120) % 2
+    write("m", np.random.default_rng(0).normal(size=(120, 4)) + 30 * group[:, None])
+    main(["reduce_dimensions", "embeddings", "--umap_seed=1", "--num_neighbors=10",
+          "--fit_frames=80", "--sample_seed=1"])  # fmt: skip
+    plane = read("embeddings/m/features_umap2d10_dimred.csv")
+    assert plane.shape == (120, 2)
+    assert silhouette_score(plane, group) > 0.5
+
+
+def test_what_umap_needs(place, refused, monkeypatch):
     words = ["reduce_dimensions", "embeddings", "--umap_seed=1"]
     assert "too few for --num_neighbors=300" in refused(*words, "--num_neighbors=300")
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)

@@ -209,9 +209,14 @@ def plain(model: Hmm) -> GaussianHMM:
     return made
 
 
+def fast(model: GaussianHMM) -> Hmm:
+    """Return the same model as one that computes in parts."""
+    made = Hmm()
+    made.__dict__.update(vars(model))
+    return made
+
+
 def decode(model: GaussianHMM, values: np.ndarray) -> np.ndarray:
     """Return the most likely sequence of states of a recording (Viterbi): (frames,)."""
-    fast = Hmm()
-    fast.__dict__.update(vars(model))
-    states: np.ndarray = fast.predict(values)
+    states: np.ndarray = fast(model).predict(values)
     return states

@@ -219,7 +219,7 @@ def _use(
 ) -> Segmentation:
     """Apply a pretrained model."""
     model = models[n_states]
-    score = hmm.score(model, data.all, data.lengths)
+    score = hmm.score(hmm.fast(model), data.all, data.lengths)
     return Segmentation(n_states, None, score, _states(model, data, stop))
 
 
