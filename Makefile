@@ -8,7 +8,7 @@ DEMO ?= demo
 # Two tests at a time; each computes with one thread, unless it is about threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 MINIMUM ?= .venv-minimum
-MINIMUM_EXTRAS := deepspeed nwb remote tensorboard wandb
+MINIMUM_EXTRAS := deepspeed nwb onnx parquet remote tensorboard umap wandb
 comma := ,
 space := $() $()
 

@@ -85,3 +85,10 @@ def test_the_stand_in_of_the_comparison_with_the_published_tool(tmp_path):
     assert "--emb_dim=16" in words
     words = published.training("published", published.NETWORKS["16x2"], "run")
     assert words[words.index("--set") + 1] == "backbone.embedding_dim=16"
+
+
+def test_the_benchmark_of_motifs(tmp_path):
+    said = run("motifs.py", "--tiny", folder=tmp_path)
+    rows = [line.split("|") for line in said.splitlines() if "| betman |" in line]
+    assert [row[1].strip() for row in rows] == ["segment_motifs", "select_prototypes"]
+    assert all(float(row[3]) > 0 and float(row[5]) > 10 for row in rows)

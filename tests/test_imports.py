@@ -10,8 +10,9 @@ import pytest
 from conftest import TINY, write_dataset
 
 HEAVY = {
-    "accelerate", "deepspeed", "h5py", "huggingface_hub", "matplotlib", "movement", "netCDF4",
-    "pandas", "requests", "scipy", "sklearn", "sympy", "tensorboard", "torch", "torch._dynamo",
+    "accelerate", "deepspeed", "h5py", "hmmlearn", "huggingface_hub", "matplotlib", "movement",
+    "netCDF4", "pandas", "requests", "scipy", "sklearn", "sympy", "tensorboard", "torch",
+    "torch._dynamo",
     "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor",
     "torchmetrics", "wandb", "xarray", "zarr",
 }  # fmt: skip

@@ -231,6 +231,15 @@ COMMANDS = {
             "evaluate_model", options.EvaluateOptions, "commands.applying.evaluation:evaluate_model"
         ),
         Command("probe", options.ProbeOptions, "commands.applying.probe:probe"),
+        Command("segment_motifs", options.SegmentOptions, "commands.motifs.segment:segment_motifs"),
+        Command(
+            "select_prototypes",
+            options.PrototypeOptions,
+            "commands.motifs.prototypes:select_prototypes",
+        ),
+        Command(
+            "reduce_dimensions", options.ReduceOptions, "commands.motifs.reduce:reduce_dimensions"
+        ),
         Command(
             "consolidate_checkpoint",
             options.ConsolidateOptions,

@@ -39,6 +39,7 @@ from lisbet.options.commands.fetch import (
 )
 from lisbet.options.commands.look import DoctorOptions, RunsOptions
 from lisbet.options.commands.measure import BenchmarkOptions, EstimateOptions
+from lisbet.options.commands.motifs import PrototypeOptions, ReduceOptions, SegmentOptions
 from lisbet.options.commands.pictures import (
     LabelOptions,
     PlotEmbeddingsOptions,
@@ -82,8 +83,11 @@ __all__ = [
     "PlotEthogramOptions",
     "PlotHistoryOptions",
     "ProbeOptions",
+    "PrototypeOptions",
     "PushModelOptions",
+    "ReduceOptions",
     "RunsOptions",
+    "SegmentOptions",
     "SlurmScriptOptions",
     "TrackingOptions",
     "TrainOptions",

@@ -1,0 +1,1 @@
+"""Commands from embeddings to motifs: hidden Markov models, prototypes, reduced dimensions."""
