@@ -31,3 +31,14 @@ def find_results(folder: Path, names: Collection[str]) -> dict[str, list[Path]]:
         record_id: sorted(found[record_id], key=lambda path: order.index(path.name))
         for record_id in sorted(found)
     }
+
+
+def motif_table(states: object) -> str:
+    """Return the name of the tables of motifs of a number of states, or of prototypes.
+
+    Examples
+    --------
+    >>> motif_table(4), motif_table("best_6_32")
+    ('machineAnnotation_hmm4.csv', 'machineAnnotation_hmmbest_6_32.csv')
+    """
+    return f"machineAnnotation_hmm{states}.csv"

@@ -191,17 +191,6 @@ def read_table(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} is no table of numbers: {error}") from error
 
 
-def motif_table(states: object) -> str:
-    """Return the name of the tables of motifs of a number of states, or of prototypes.
-
-    Examples
-    --------
-    >>> motif_table(4), motif_table("best_6_32")
-    ('machineAnnotation_hmm4.csv', 'machineAnnotation_hmmbest_6_32.csv')
-    """
-    return f"machineAnnotation_hmm{states}.csv"
-
-
 def read_embeddings(folder: Path) -> dict[str, np.ndarray]:
     """Read what compute_embeddings wrote, in any of its formats.
 

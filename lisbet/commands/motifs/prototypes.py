@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lisbet.commands.applying.result_tables import motif_table
+from lisbet.commands.applying.result_files import motif_table
 from lisbet.commands.motifs import selection
 from lisbet.commands.motifs.runs import require_one_run
 from lisbet.commands.motifs.selection import MotifStatistics, Selection
@@ -29,7 +29,7 @@ def select_prototypes(options: PrototypeOptions) -> None:
     require_writable(folder)
     require_one_run(options.data_path, options.numbers)
     first = motif_table(options.min_n_components)
-    ids = find_tables(options.data_path, first, options.filters, "segment_motifs")
+    ids = find_tables(options.data_path, (first,), options.filters, "segment_motifs")
     paths = [folder / record_id / name for record_id in ids]
     require_result_files([*paths, summary], root=folder, overwrite=options.overwrite)
     require_result_files([info], root=options.output_path, overwrite=options.overwrite)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lisbet.commands.applying.result_tables import EMBEDDINGS
+from lisbet.commands.applying.result_files import EMBEDDING_FILES
 from lisbet.commands.motifs.tables import (
     Embeddings,
     find_tables,
@@ -64,7 +64,7 @@ def drawn(options: ReduceOptions, rng: np.random.Generator) -> list[str]:
     ConfigError
         If more are to be drawn than there are.
     """
-    ids = find_tables(options.data_path, EMBEDDINGS, options.filters, "compute_embeddings")
+    ids = find_tables(options.data_path, EMBEDDING_FILES, options.filters, "compute_embeddings")
     if options.sample_size is None:
         return ids
     if options.sample_size > len(ids):

@@ -10,8 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lisbet import __version__
-from lisbet.commands.applying.result_tables import motif_table
-from lisbet.commands.applying.sidecar import tables
+from lisbet.commands.applying.result_files import find_results, motif_table
 from lisbet.commands.motifs.saved import model_file
 from lisbet.core.config import Config
 from lisbet.core.errors import ConfigError, DataError, OutputError, first_message
@@ -168,7 +167,9 @@ def require_this_run(
             "--overwrite, or choose another --output_path"
         )
     strangers = {
-        record_id for n_states in there for record_id in tables(folder, motif_table(n_states))
+        record_id
+        for n_states in there
+        for record_id in find_results(folder, (motif_table(n_states),))
     }.difference(record_ids)
     left = [f"{n_states} states" for n_states in there if n_states not in set(numbers)]
     left += sorted(strangers)[:3]

@@ -20,7 +20,7 @@ from rich.progress import track
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from lisbet.commands.applying.result_tables import EMBEDDINGS, motif_table
+from lisbet.commands.applying.result_files import EMBEDDING_FILES, motif_table
 from lisbet.commands.motifs import hmm, runs
 from lisbet.commands.motifs.runs import MotifRun
 from lisbet.commands.motifs.saved import model_file, read_model, write_model
@@ -79,7 +79,7 @@ def segment_motifs(options: SegmentOptions) -> None:
     """Fit models, and write the state of every frame of every recording."""
     folder = options.output_path / "annotations"
     require_writable(folder)
-    ids = find_tables(options.data_path, EMBEDDINGS, options.filters, "compute_embeddings")
+    ids = find_tables(options.data_path, EMBEDDING_FILES, options.filters, "compute_embeddings")
     pretrained = pretrained_files(options)
     runs.require_ours(folder, options.numbers, ids)
     data = read_embeddings(options.data_path, ids)

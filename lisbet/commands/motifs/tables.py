@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lisbet.commands.applying.result_tables import EMBEDDINGS, motif_table
-from lisbet.commands.applying.sidecar import ResultModel, model_of_tables, tables
+from lisbet.commands.applying.result_files import EMBEDDING_FILES, find_results, motif_table
+from lisbet.commands.applying.result_tables import read_table
+from lisbet.commands.applying.sidecar import ResultModel, model_of_tables
 from lisbet.core.errors import DataError, OutputError
 from lisbet.data.files.ids import check_ids
 from lisbet.data.files.sources import passes
@@ -60,16 +61,16 @@ class Embeddings:
 
 
 def find_tables(
-    folder: Path, name: str, filters: tuple[str, ...] | None, command: str
+    folder: Path, names: tuple[str, ...], filters: tuple[str, ...] | None, command: str
 ) -> list[str]:
-    """Return the ids of the recordings that have a table of this name, sorted.
+    """Return the ids of the recordings that have a table of one of these names, sorted.
 
     Parameters
     ----------
     folder : Path
         Holds a folder for each recording.
-    name : str
-        Name of the tables.
+    names : tuple of str
+        Names of the tables.
     filters : tuple of str, optional
         Patterns of which an id must match one.
     command : str
@@ -82,9 +83,9 @@ def find_tables(
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; expected the one that betman {command} wrote")
-    ids = tables(folder, name)
+    ids = list(find_results(folder, names))
     if not ids:
-        raise DataError(f"{folder} holds no {name}; see betman {command}")
+        raise DataError(f"{folder} holds no {names[0]}; see betman {command}")
     kept = [record_id for record_id in ids if passes(record_id, filters)]
     if not kept:
         raise DataError(
@@ -110,7 +111,8 @@ def read_embeddings(folder: Path, record_ids: Sequence[str]) -> Embeddings:
         If a table cannot be read, has values that are missing, or differs from the others in its
         number of columns; or if they are of several models.
     """
-    files = [folder / record_id / EMBEDDINGS for record_id in record_ids]
+    found = find_results(folder, EMBEDDING_FILES)
+    files = [found[record_id][0] for record_id in record_ids]
     model = model_of_tables(files)
     read: list[np.ndarray] = []
     for file in files:
@@ -127,6 +129,9 @@ def read_embeddings(folder: Path, record_ids: Sequence[str]) -> Embeddings:
 
 def _read_numbers(file: Path) -> np.ndarray:
     """Read a table of finite numbers: (frames, columns), float32."""
+    if file.suffix != ".csv":
+        table = read_table(file)
+        return _finite(file, table.to_numpy(np.float32), list(table.columns))
     try:
         names = pd.read_csv(file, nrows=0).columns
         kinds = dict.fromkeys(names[1:], np.float32)
@@ -138,13 +143,18 @@ def _read_numbers(file: Path) -> np.ndarray:
             f"{file} has no column of frame numbers: expected a first column without a name, as "
             "betman compute_embeddings writes it"
         )
-    values = np.ascontiguousarray(table.to_numpy(np.float32))
+    return _finite(file, table.to_numpy(np.float32), list(names[1:]))
+
+
+def _finite(file: Path, values: np.ndarray, names: list[str]) -> np.ndarray:
+    """Return a table as an array in C order, if all its numbers are finite."""
+    values = np.ascontiguousarray(values)
     if not values.size:
         raise DataError(f"{file} has {values.shape[0]} rows of {values.shape[1]} numbers")
     if not (finite := np.isfinite(values)).all():
         row, column = np.argwhere(~finite)[0]
         raise DataError(
-            f"{file}: {values[row, column]} in frame {row}, column {names[column + 1]!s}, and "
+            f"{file}: {values[row, column]} in frame {row}, column {names[column]!s}, and "
             f"{(~finite).sum() - 1} more values are not finite; compute the embeddings again, or "
             "leave the recording out with --data_filter"
         )
@@ -206,7 +216,7 @@ def require_no_others(folder: Path, name: str, record_ids: Sequence[str]) -> Non
     OutputError
         Naming recordings whose tables would stay.
     """
-    left = sorted(set(tables(folder, name)).difference(record_ids))
+    left = sorted(set(find_results(folder, (name,))).difference(record_ids))
     if left:
         more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
         raise OutputError(
