@@ -4,11 +4,11 @@
         [--shares 1,5,25,100] [--out label_efficiency] [--workers 2]
 
 A third of the recordings is held out. The tracks of the others, without annotations, train a model
-with --preset=social. Then a classifier of behaviours is trained on the annotations of the first 1,
-5, 25 and 100 % of the frames of each of these recordings: from the weights of that model, all of
-which are trained on, and from random ones. Both see as many labelled windows. Prints the scores on
-the held-out recordings, mean and standard deviation over the seeds, and draws them. With --tiny
-everything is small, and the numbers say nothing.
+with --preset=social. Then a classifier of behaviours is trained on the annotations of 1, 5, 25 and
+100 % of the frames of each of these recordings, a piece at a random place: from the weights of that
+model, all of which are trained on, and from random ones. Both see as many labelled windows. Prints
+the scores on the held-out recordings, mean and standard deviation over the seeds, and draws them.
+With --tiny everything is small, and the numbers say nothing.
 """
 
 import argparse
@@ -82,9 +82,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         for share in {*shares, 100.0}:
-            write(Path(f"train-{share:g}"), train, lambda r, s=share: math.ceil(r.frames * s / 100))
+            write(Path(f"train-{share:g}"), train, pieces(train, share))
         test = [record for record in records if record.id in held_out]
-        write(Path("test"), test, lambda record: min(record.frames, asked.test_frames))
+        write(Path("test"), test, [slice(0, min(r.frames, asked.test_frames)) for r in test])
         frames = sum(record.frames for record in train)
         betman("train_model", "--preset=social", *length(asked.pretraining, frames),
                "--run_id=social", "train-100", threads=asked.workers)  # fmt: skip
@@ -117,11 +117,29 @@ def labelled(path: Path, annotations: str) -> list[Record]:
     return [record for record in load_records(dataset, options) if record.labels is not None]
 
 
-def write(folder: Path, records: list[Record], frames_of: object) -> None:
-    """Write the beginnings of recordings, as they are prepared, and their annotations."""
-    for record in records:
-        frames, fps, names = frames_of(record), record.fps or 30.0, record.features  # type: ignore[operator]
-        position = record.position[:frames]
+def pieces(records: list[Record], share: float) -> list[slice]:
+    """Choose a piece of each recording at random, so that all behaviours come up in some.
+
+    `share` is the length of the pieces in per cent of the recordings.
+    """
+    for seed in range(1000):
+        rng = np.random.default_rng(seed)
+        chosen = []
+        for record in records:
+            length = math.ceil(record.frames * share / 100)
+            start = int(rng.integers(record.frames - length + 1))
+            chosen.append(slice(start, start + length))
+        parts = [r.labels.active[own] for r, own in zip(records, chosen, strict=True) if r.labels]
+        if np.concatenate(parts).any(axis=0).all():
+            return chosen
+    sys.exit(f"{share:g} % of the frames are too few: some behaviour never comes up")
+
+
+def write(folder: Path, records: list[Record], parts: list[slice]) -> None:
+    """Write pieces of recordings, as they are prepared, and their annotations."""
+    for record, part in zip(records, parts, strict=True):
+        position = record.position[part]
+        frames, fps, names = len(position), record.fps or 30.0, record.features
         dataset = xr.Dataset(
             {"position": (("time", "individuals", "keypoints", "space"), position)},
             coords={"time": np.arange(frames) / fps, "individuals": list(names.individuals),
@@ -132,9 +150,7 @@ def write(folder: Path, records: list[Record], frames_of: object) -> None:
         dataset.to_netcdf(folder / record.id / "tracking.nc")
         assert record.labels is not None
         lines = ["behavior,start_time,end_time"]
-        for name, active in zip(
-            record.labels.behaviors, record.labels.active[:frames].T, strict=True
-        ):
+        for name, active in zip(record.labels.behaviors, record.labels.active[part].T, strict=True):
             changes = np.flatnonzero(np.diff(np.concatenate([[0], active, [0]])))
             lines += [f"{name},{a / fps},{b / fps}" for a, b in changes.reshape(-1, 2)]
         (folder / record.id / "annotations.csv").write_text("\n".join(lines) + "\n")

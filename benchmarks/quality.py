@@ -7,7 +7,8 @@ For each fold, models are trained on the tracks of all other recordings, without
 linear classifiers are fitted to annotated frames of those recordings, on embeddings and on features
 made by hand, and scored on the fold. Each fold has a seed of its own. Prints the average precision
 of each behaviour, mean and standard deviation over the folds, and writes OUT.csv with all scores
-and OUT.png. With --tiny everything is small, and the numbers say nothing.
+and OUT.png. The published tool is trained twice: on as many windows as the first variant, and as
+long as the first variant took. With --tiny everything is small, and the numbers say nothing.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,7 @@ DATA = f"mice={SHARED / 'mouse_pair_nc'}:boris,rats={SHARED / 'rat_pair'}:moveme
 SIZES = ["--window_size=60", "--emb_dim=64", "--num_layers=2", "--num_heads=4", "--hidden_dim=128"]
 SETTINGS = ("embedding_dim=64", "num_layers=2", "num_heads=4", "hidden_dim=128")
 UNTRAINED, PUBLISHED = "untrained network", "published tool"
+EQUAL_TIME = "published tool, as long"
 FOUR = "--task_ids=cons,order,shift,warp"
 WITH_SCALING = (
     "all_perm_id:p=0.5,reflection:p=0.5,rotation:mode=none,translation:mode=none,scaling:mode=none"
@@ -69,6 +71,7 @@ VARIANTS = {
     "four tasks": [FOUR, *SIZES],
     PUBLISHED: [FOUR, "--window_size=60", *(f"--set=backbone.{size}" for size in SETTINGS)],
 }
+VARIANTS[EQUAL_TIME] = VARIANTS[PUBLISHED]
 """Options of train_model, by name."""
 MOST_FRAMES = 60_000
 BATCH = 128
@@ -142,7 +145,14 @@ def scores_of(
         for variant in variants
     ]
     with ThreadPoolExecutor(asked.workers) as pool:
-        notes = list(pool.map(lambda one: train(one, place, asked, records), work))
+        trained = list(pool.map(lambda one: train(one, place, asked, records), work))
+        if PUBLISHED in variants:
+            took = {(w.variant, w.seed): t[1] for w, t in zip(work, trained, strict=True)}
+            shorter = [replace(w, variant=EQUAL_TIME) for w in work if w.variant == PUBLISHED]
+            shares = [took[variants[0], w.seed] / took[PUBLISHED, w.seed] for w in shorter]
+            work += shorter
+            trained += pool.map(lambda w, x: train(w, place, asked, records, x), shorter, shares)
+    notes = training_notes(work, trained)
     bank = Recordings.share(records, list(range(len(records))))
     used, every = strides(bank.frames, 2000 if asked.tiny else MOST_FRAMES)
     controls = controls_by_recording(bank, used)
@@ -154,18 +164,29 @@ def scores_of(
     scores = pd.concat(parts).assign(data=name)
     print(f"\n### {name}: {len(ids)} recordings, {bank.frames:,} frames, {len(folds)} folds of "
           f"{min(asked.folds, len(ids))}\n")  # fmt: skip
-    print(
-        markdown(scores, dict(zip((one.variant for one in work), notes, strict=True))), flush=True
-    )
+    print(markdown(scores, notes), flush=True)
     return scores
 
 
-def train(work: Work, place: Path, asked: argparse.Namespace, records: list[Record]) -> str:
-    """Train one model; return how long that took, and on how many windows."""
+def training_notes(work: list[Work], trained: list[tuple[int, float, int]]) -> dict[str, str]:
+    """Say for each variant how long training took, and on how many windows; means over folds."""
+    notes = {}
+    for variant in dict.fromkeys(one.variant for one in work):
+        own = [t for one, t in zip(work, trained, strict=True) if one.variant == variant]
+        windows, minutes, cores = np.mean(own, axis=0)
+        plural = "s" if cores > 1 else ""
+        notes[variant] = f"{windows:,.0f} windows, {minutes:.1f} min of {cores:.0f} core{plural}"
+    return notes
+
+
+def train(
+    work: Work, place: Path, asked: argparse.Namespace, records: list[Record], share: float = 1.0
+) -> tuple[int, float, int]:
+    """Train one model on a share of the windows; return their number, the minutes, the cores."""
     own = [record for record in records if record.id not in work.held_out]
     words = list(VARIANTS[work.variant])
     tasks = next((word.count(",") + 1 for word in words if word.startswith("--task_ids")), 1)
-    windows = 2000 if asked.tiny else asked.windows
+    windows = round(share * (2000 if asked.tiny else asked.windows))
     share = windows / tasks / sum(record.frames for record in own)
     epochs = max(1, math.ceil(share))
     words += [f"--epochs={epochs}", f"--train_sample={share / epochs}", f"--batch_size={BATCH}",
@@ -173,7 +194,9 @@ def train(work: Work, place: Path, asked: argparse.Namespace, records: list[Reco
               f"--output_path={place}"]  # fmt: skip
     threads = max(1, len(os.sched_getaffinity(0)) // asked.workers)
     command = [sys.executable, "-m", "lisbet"]
-    if work.variant == PUBLISHED:
+    environment = {**os.environ}
+    if work.variant in (PUBLISHED, EQUAL_TIME):
+        environment.pop("PYTHONPATH", None)
         command = [str(asked.published.resolve() / "bin" / "betman")]
         folder = place / f"{work.run_id}-recordings"
         write_netcdf3(folder, own)
@@ -184,12 +207,12 @@ def train(work: Work, place: Path, asked: argparse.Namespace, records: list[Reco
     began = time.monotonic()
     done = subprocess.run(
         [*command, "train_model", *words], capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": ""},
+        env={**environment, "OMP_NUM_THREADS": str(threads)},
     )  # fmt: skip
     if done.returncode:
         sys.exit(f"{' '.join(words)}: {done.stderr[-2000:]}")
     minutes = (time.monotonic() - began) / 60
-    return f"{windows:,} windows, {minutes:.1f} min of {threads} core{'s' * (threads > 1)}"
+    return windows, minutes, threads
 
 
 def write_netcdf3(folder: Path, records: list[Record]) -> None:
