@@ -160,8 +160,8 @@ def test_an_option_may_have_a_name_that_python_reserves():
         assert parse(line.split()).options.from_ == 10
     with pytest.raises(ConfigError, match="from is given twice"):
         parse(["plot_ethogram", "--from=1", "--from=2", "a"])
-    with pytest.raises(ConfigError, match=r"no option --form; did you mean --from\?"):
-        parse(["plot_ethogram", "--form=1", "a"])
+    with pytest.raises(ConfigError, match=r"no option --fro; did you mean --from\?"):
+        parse(["plot_ethogram", "--fro=1", "a"])
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -178,7 +178,7 @@ def test_a_recording_is_drawn_once(place):
     for number in range(5):
         write(f"c{number}", np.random.default_rng(number).normal(size=(20 + number, 3)))
     options = segment.SegmentOptions(data_path="embeddings", fit_frac=1.0, hmm_seed=1)
-    ids = segment.find_tables(Path("embeddings"), EMBEDDINGS, None, "compute_embeddings")
+    ids = segment.find_tables(Path("embeddings"), (EMBEDDINGS,), None, "compute_embeddings")
     data = segment.read_embeddings(Path("embeddings"), ids)
     theirs = np.random.default_rng(1).choice(7, 7)
     assert len(set(theirs.tolist())) < 7

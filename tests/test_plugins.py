@@ -81,7 +81,8 @@ def test_readers_of_recordings(tmp_path):
     write_sleap(sleap)
     (movement,) = (tmp_path / "data").rglob("*.nc")
     files = {"movement": movement, "dlc": dlc, "sleap": sleap}
-    assert {*files, "auto", "zarr"} == set(READERS.own)
+    elsewhere = {"anipose", "calms21", "lightningpose", "mars", "nwb"}  # tests/test_more_readers.py
+    assert {*files, *elsewhere, "auto", "zarr"} == set(READERS.own)
     for name, file in files.items():
         own = contracts.check_recording_reader(READERS[name], [file])
         assert contracts.check_recording_reader(READERS["auto"], [file]).digest == own.digest

@@ -165,7 +165,8 @@ OPTIONS = {
     "save_weights": st.sampled_from(["last", "all"]), "overwrite": st.just("False"),
     "resume": st.just("False"), "checkpoint_every": TEXTS[Interval], "keep_checkpoints": NUMBER,
     "max_time": TEXTS[Hours], "on_save_error": st.just("continue"), "skip_nonfinite": NUMBER,
-    "debug_step": st.none(), "hash_samples": st.just("True"), "log_every": NUMBER,
+    "debug_step": st.none(), "quiet": st.just("True"), "hash_samples": st.just("True"),
+    "log_every": NUMBER,
     "embedding_every": NUMBER, "tensorboard": st.just("True"), "wandb": st.just("True"),
     "loggers": st.just("tensorboard"),
     "wandb_project": TEXT, "wandb_entity": TEXT, "wandb_group": TEXT, "wandb_tags": words(WORD),
@@ -233,7 +234,9 @@ JOB = {
     "nodes": "2", "gpus_per_node": "0", "processes_per_node": "3", "cpus_per_task": "16",
     "mem": "32G", "time": "12:30:00", "partition": "0x10", "account": "1e3", "qos": "no",
     "job_name": "007", "seeds": "1,2", "container": "a.sif", "bind": "null", "venv": "2024-01-01",
-    "launch": "on", "rate": "1e3",
+    "launch": "on", "rate": "1e3", "gres": "tmpdisk:200", "constraint": "a100|h100",
+    "mail": "a.b@lab.org", "sbatch": "--exclusive --reservation=course",
+    "setup": "module load a; b",
 }  # fmt: skip
 
 
