@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -21,6 +23,7 @@ def test_the_gpu_benchmark_on_a_cpu(tmp_path):
     assert "| equality | |" in (tmp_path / "gpu.md").read_text()
 
 
+@pytest.mark.thorough
 def test_the_gpu_benchmark_goes_on_after_a_part_that_failed(tmp_path):
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "gpu.py", "--tiny", "--parts=published,train",
@@ -55,6 +58,7 @@ def test_the_benchmark_of_growing_work(tmp_path):
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.thorough
 def test_the_benchmark_of_embeddings(tmp_path):
     fetched = subprocess.run(
         [sys.executable, "-m", "lisbet", "fetch_dataset", "SampleData"], cwd=tmp_path, check=True,

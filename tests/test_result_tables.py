@@ -10,7 +10,7 @@ from conftest import TINY, names, walk, write_recording
 from zarr.storage import ZipStore
 
 from lisbet.cli import main
-from lisbet.commands.applying.bouts import bouts_of
+from lisbet.commands.applying.bouts import bout_table
 from lisbet.commands.applying.result_tables import (
     FORMATS,
     ResultTable,
@@ -105,7 +105,7 @@ def test_formats_of_one_model_may_stand_together_but_not_those_of_two(place, cap
 
 def test_bouts_are_runs_of_frames():
     active = np.array([[1, 0], [1, 1], [0, 1], [0, 0], [1, 0]], dtype=bool)
-    found = bouts_of(active, ("run", "sniff"), fps=4, start_s=10)
+    found = bout_table(active, ("run", "sniff"), fps=4, start_s=10)
     assert found.to_dict("list") == {
         "behavior": ["run", "sniff", "run"],
         "first_frame": [0, 1, 4],
@@ -114,7 +114,7 @@ def test_bouts_are_runs_of_frames():
         "end_s": [10.5, 10.75, 11.25],
         "duration_s": [0.5, 0.5, 0.25],
     }
-    assert bouts_of(active[:0], ("run", "sniff"), fps=4).empty
+    assert bout_table(active[:0], ("run", "sniff"), fps=4).empty
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from lisbet.commands.applying.result_tables import ResultTable
+from lisbet.commands.pictures.bouts import bouts_of
 
 
-def bouts_of(
+def bout_table(
     active: np.ndarray, behaviors: tuple[str, ...], fps: float, start_s: float = 0.0
 ) -> pd.DataFrame:
     """Find the bouts of each behaviour.
@@ -30,18 +31,17 @@ def bouts_of(
         One row for each bout, by start: behavior, first_frame, last_frame, start_s, end_s,
         duration_s. A frame lasts until the next one begins.
     """
-    none = np.zeros((1, active.shape[1]), dtype=np.int8)
-    changes = np.diff(active.astype(np.int8), axis=0, prepend=none, append=none)
-    first, starts = np.nonzero(changes.T == 1)[::-1]
-    ends = np.nonzero(changes.T == -1)[1]
+    found = [bouts_of(own) for own in active.T]
+    first, end = np.concatenate(found).T if found else np.zeros((2, 0), dtype=int)
+    names = np.repeat(np.array(behaviors, dtype=object), [len(own) for own in found])
     table = pd.DataFrame(
         {
-            "behavior": np.array(behaviors, dtype=object)[starts],
+            "behavior": names,
             "first_frame": first,
-            "last_frame": ends - 1,
+            "last_frame": end - 1,
             "start_s": start_s + first / fps,
-            "end_s": start_s + ends / fps,
-            "duration_s": (ends - first) / fps,
+            "end_s": start_s + end / fps,
+            "duration_s": (end - first) / fps,
         }
     )
     return table.sort_values("first_frame", kind="stable", ignore_index=True)

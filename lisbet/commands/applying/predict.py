@@ -17,7 +17,7 @@ from lisbet.api.inference import (
     supervised_task,
 )
 from lisbet.commands.applying import result_files
-from lisbet.commands.applying.bouts import bouts_of, write_boris, write_bouts
+from lisbet.commands.applying.bouts import bout_table, write_boris, write_bouts
 from lisbet.commands.applying.result_tables import ResultTable, require_format
 from lisbet.commands.applying.results import Results
 from lisbet.core.errors import DataError, ModelError, counted
@@ -134,7 +134,7 @@ def _writers(
         likely = replace(logits, values=answers.probabilities(logits.values))
         writers.append(partial(kind.write, likely, "probability"))
     if options.bouts or options.boris:
-        found = bouts_of(active, logits.columns, logits.fps or 1.0, logits.start_s)
+        found = bout_table(active, logits.columns, logits.fps or 1.0, logits.start_s)
         if options.bouts:
             writers.append(partial(write_bouts, found))
         if options.boris:
