@@ -160,6 +160,7 @@ def test_tables_are_found_by_their_contents():
     Path("one/m1/.part.csv").write_text(",a\n0,1\n")
     ethogram("one")
     write_table(Path("one/m1"), {"x": "#" * 20}, "hmm_3.csv")
+    Path("one/hmm_history.csv").write_text(",History\n0,-13.5\n")
     ethogram("--table=hmm_*", "--output_path=hmm", "one")
     assert list(pd.read_csv("hmm/ethograms/behaviors.csv")["behavior"]) == ["x"]
 

@@ -57,6 +57,8 @@ def read_class_tables(folder: Path, pattern: str | None = None) -> ClassTables:
         If there is none, or several of a recording, or they are of several models.
     """
     files = list(_tables(folder, pattern))
+    # Beside the folders of recordings stand tables about all of them, such as histories of fits.
+    files = [file for file in files if file.parent != folder] or files
     if not files:
         what = "" if pattern is None else f" named {pattern}"
         raise DataError(
