@@ -274,7 +274,7 @@ def options(case: Case, window: bool = True) -> list[str]:
 
 
 def applied(case: Case, tool: str) -> list[str]:
-    """Return the options with which a tool applies a model; the published one must be given the window.
+    """Return the options with which a tool applies a model.
 
     The published tool takes 200 frames where nothing else is said, whatever the model was trained
     on; this package reads the window from model_config.yml.
