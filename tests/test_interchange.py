@@ -40,7 +40,8 @@ def words(folder: str) -> list[str]:
 
 
 def test_the_fixtures_are_there_and_small():
-    assert {name.split("-")[0] for name in MODELS} >= {"transformer", "tcn"}
+    assert {name.split("-")[0] for name in MODELS} == {"transformer", "lstm", "tcn"}
+    assert {name.split("-")[1] for name in MODELS} == {"multiclass", "multilabel"}
     size = sum(path.stat().st_size for path in PUBLISHED.rglob("*") if path.is_file())
     assert size < 100_000
 
@@ -80,6 +81,29 @@ def test_our_annotations_and_scores_are_those_of_the_published_tool(model):
     if "multiclass" in model:  # its scores of multilabel are not those of its annotations
         theirs = read_yaml(PUBLISHED / model / "evaluation_report.yml")["per_class"]["f1"]
         np.testing.assert_allclose(scores, theirs, atol=1e-6)
+
+
+def test_a_threshold_gives_the_annotations_of_the_published_tool(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (name,) = (name for name in MODELS if "multilabel" in name)
+    (above,) = (PUBLISHED / name).glob("above_*.csv")
+    threshold = above.stem.removeprefix("above_")
+    expected = pd.read_csv(above, index_col=0).to_numpy()
+    half = pd.read_csv(PUBLISHED / name / ANNOTATIONS, index_col=0).to_numpy()
+    assert 0 < expected.sum() < half.sum()
+    shutil.copytree(PUBLISHED / name, name)
+    shutil.copytree(PUBLISHED / "data", "data")
+    main(["annotate_behavior", SCALE, f"--threshold={threshold}", "data", *words(name)])
+    own = Path(f"annotations/{RECORD}/{ANNOTATIONS}")
+    np.testing.assert_array_equal(pd.read_csv(own, index_col=0), expected)
+    main(["evaluate_model", SCALE, f"--threshold={threshold}", "data", *words(name)])
+    (report,) = Path("evaluations").rglob("evaluation_report.yml")
+    scores = [row["f1"] or 0 for row in read_yaml(report)["classes"].values()]
+    truth = READER.read(Path(f"data/{RECORD}/annotations.nc"), len(expected), None).active
+    np.testing.assert_allclose(
+        scores, f1_score(truth.astype(int), expected, average=None, zero_division=0), atol=1e-6
+    )
+    assert read_yaml(report)["threshold"] == float(threshold)
 
 
 def test_embeddings_of_the_published_tool_are_read(tmp_path, monkeypatch):

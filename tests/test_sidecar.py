@@ -152,12 +152,26 @@ def test_a_file_of_somebody_else_in_the_place_of_the_sidecar(model, refused):
     assert "not written by betman" in refused("compute_embeddings", "more", "--overwrite", *model)
 
 
+def test_tables_of_another_precision_are_not_mixed(model, refused):
+    embed(model)
+    assert "settings" not in yaml.safe_load(Path("embeddings", SIDECAR).read_text())
+    said = refused(
+        "compute_embeddings", "--data_filter=r2", "--mixed_precision=bf16", "more", *model
+    )
+    assert "mixed_precision bf16 instead of default" in said or (
+        "mixed_precision default instead of bf16" in said
+    )
+    main(["compute_embeddings", "more", "--mixed_precision=bf16", "--output_path=bf16", *model])
+    noted = yaml.safe_load(Path("bf16/embeddings", SIDECAR).read_text())
+    assert noted["settings"] == {"mixed_precision": "bf16"}
+
+
 def test_two_models_at_once(model, other, refused, monkeypatch):
     """Another command that found the folder empty, too, is noticed before the next table."""
     outputs = predict.outputs
 
     def then_another(*words, **settings):
-        ResultModel.of("a", Path(other[1])).write(Path("embeddings"))
+        ResultModel.of("a", Path(other[1]), {}).write(Path("embeddings"))
         yield from outputs(*words, **settings)
 
     monkeypatch.setattr(predict, "outputs", then_another)

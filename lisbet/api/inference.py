@@ -1,6 +1,7 @@
 """Apply the heads of a model to recordings."""
 
 import logging
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ from rich.progress import track
 
 from lisbet.core.allocator import keep_freed_memory
 from lisbet.core.config import Window
-from lisbet.core.errors import DataError, ModelError
+from lisbet.core.errors import ConfigError, DataError, ModelError
 from lisbet.data.bank import WindowIndex, gather
 from lisbet.data.inference import Recordings, load_share
 from lisbet.data.load import ordered, summary
@@ -61,6 +62,31 @@ def supervised_task(name: str) -> type[SupervisedTask]:
     task = TASKS[name]
     assert issubclass(task, SupervisedTask)
     return task
+
+
+def require_threshold(task: str, threshold: float | None) -> None:
+    """Refuse a threshold for a head whose classes exclude each other.
+
+    Raises
+    ------
+    ConfigError
+        Saying why.
+    """
+    if threshold is not None and not supervised_task(task).takes_threshold:
+        raise ConfigError(
+            f"--threshold={threshold:g}: {task} gives each frame its most likely class, so no "
+            "threshold applies; leave it out, or use --probabilities of annotate_behavior"
+        )
+
+
+def thresholded(logits: np.ndarray, threshold: float | None) -> np.ndarray:
+    """Return logits (frames, classes) that are positive where a probability is above a threshold.
+
+    The probability is the logistic function of a logit; the threshold's logit is subtracted.
+    """
+    if threshold is None:
+        return logits
+    return logits - np.float32(math.log(threshold / (1 - threshold)))
 
 
 def class_names(config: ModelConfig, task: str) -> list[str]:

@@ -16,8 +16,10 @@ from lisbet.api.inference import (
     load_bank,
     outputs,
     prepared_as,
+    require_threshold,
     supervised_head,
     supervised_task,
+    thresholded,
 )
 from lisbet.api.settings import checked
 from lisbet.core.errors import ConfigError
@@ -197,6 +199,7 @@ class Model:
         *,
         task: str | None = None,
         probabilities: bool = False,
+        threshold: float | None = None,
         **settings: Any,
     ) -> xr.DataArray: ...
 
@@ -207,6 +210,7 @@ class Model:
         *,
         task: str | None = None,
         probabilities: bool = False,
+        threshold: float | None = None,
         **settings: Any,
     ) -> dict[str, xr.DataArray]: ...
 
@@ -216,6 +220,7 @@ class Model:
         *,
         task: str | None = None,
         probabilities: bool = False,
+        threshold: float | None = None,
         **settings: Any,
     ) -> Any:
         """Annotate the behaviour in every frame.
@@ -228,6 +233,8 @@ class Model:
             Supervised head to use, of a model that has several.
         probabilities : bool
             Whether to return the probability of each behaviour instead of a decision.
+        threshold : float, optional
+            Probability (0-1) above which a behaviour is seen, of a multilabel head; default: 0.5.
 
         Returns
         -------
@@ -240,12 +247,22 @@ class Model:
             If the model has no such head, or see `embed`.
         """
         head = supervised_head(self.config, task)
+        require_threshold(head, threshold)
+        if threshold is not None and not 0 < threshold < 1:
+            raise ConfigError(f"threshold={threshold:g}: expected a number between 0 and 1")
         kind = supervised_task(head)
-        answer = kind.probabilities if probabilities else kind.decide
         name = "probability" if probabilities else "annotation"
         columns = {"behavior": list(self.behaviors(head))}
         found = {
-            record.id: _labelled(answer(logits), record, columns, self.name, name)
+            record.id: _labelled(
+                kind.probabilities(logits)
+                if probabilities
+                else kind.decide(thresholded(logits, threshold)),
+                record,
+                columns,
+                self.name,
+                name,
+            )
             for record, logits in self._apply(self.network, head, data, settings)
         }
         return found if isinstance(data, str | Path) else next(iter(found.values()))

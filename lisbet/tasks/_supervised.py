@@ -21,11 +21,18 @@ if TYPE_CHECKING:
 
 
 class SupervisedTask(Task):
-    """Name the behaviours of the frame that a window describes."""
+    """Name the behaviours of the frame that a window describes.
+
+    Attributes
+    ----------
+    takes_threshold : bool
+        Whether each class is decided by itself, where its probability is above a threshold.
+    """
 
     columns: ClassVar[int] = 1
     score: ClassVar[str] = "f1"
     supervised: ClassVar[bool] = True
+    takes_threshold: ClassVar[bool] = False
 
     _classes: tuple[str, ...] = PrivateAttr(default=())
     _weights: tuple[float, ...] = PrivateAttr(default=())

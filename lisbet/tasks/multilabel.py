@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 class Multilabel(SupervisedTask):
     """Binary cross-entropy for each behaviour, positives weighted n / (2 · positives), macro F1."""
+
+    takes_threshold: ClassVar[bool] = True
 
     def name_classes(self, bank: Bank) -> tuple[str, ...]:
         """Return the behaviours."""

@@ -10,8 +10,10 @@ from lisbet.api.inference import (
     load_bank,
     outputs,
     prepared_as,
+    require_threshold,
     supervised_head,
     supervised_task,
+    thresholded,
 )
 from lisbet.core import drawing
 from lisbet.core.errors import ConfigError, DataError, LisbetError, counted
@@ -38,6 +40,7 @@ def evaluate_model(options: EvaluateOptions) -> None:
     options = located(options)
     config = model_dir.read_config(options.model_path)
     task = supervised_head(config, options.task)
+    require_threshold(task, options.threshold)
     classes = class_names(config, task)
     if options.ignore_index is not None and options.ignore_index >= len(classes):
         raise ConfigError(
@@ -60,7 +63,7 @@ def evaluate_model(options: EvaluateOptions) -> None:
             model, task, bank, config.window, device=accelerator.device, progress=True,
             batch_size=options.batch_size, fps_scaling=options.fps_scaling, bf16=options.uses_bf16,
         )  # fmt: skip
-        logits = np.concatenate([values for _, values in found])
+        logits = np.concatenate([thresholded(values, options.threshold) for _, values in found])
     report, confusion = supervised_task(task).report(truth, logits, classes, options.ignore_index)
     head = {
         "model": config.model_id,
@@ -69,6 +72,7 @@ def evaluate_model(options: EvaluateOptions) -> None:
         "recordings": list(bank.ids),
         "in_training": in_training,
         "frames": len(truth),
+        "threshold": options.threshold,
         "ignored": None if options.ignore_index is None else classes[options.ignore_index],
     }
     with write_file(folder / CONFUSION, overwrite=True) as temporary:

@@ -13,13 +13,15 @@ from lisbet.api.inference import (
     load_bank,
     outputs,
     prepared_as,
+    require_threshold,
     supervised_head,
     supervised_task,
+    thresholded,
 )
 from lisbet.commands.applying import result_files
 from lisbet.commands.applying.bouts import bout_table, write_boris, write_bouts
 from lisbet.commands.applying.result_tables import ResultTable, require_format
-from lisbet.commands.applying.results import Results
+from lisbet.commands.applying.results import Results, settings_of
 from lisbet.core.errors import DataError, ModelError, counted
 from lisbet.data.inference import Recordings
 from lisbet.data.record import Record
@@ -47,6 +49,7 @@ def compute_embeddings(options: EmbeddingOptions) -> None:
         results = Results(
             folder, names, result_files.EMBEDDING_FILES,
             overwrite=options.overwrite, accelerator=accelerator,
+            settings=settings_of(options),
         )  # fmt: skip
         session.enter_context(results)
         results.require_before_reading(options, config)
@@ -76,11 +79,12 @@ def annotate_behavior(options: AnnotateOptions) -> None:
         options = located(options)
         config = model_dir.read_config(options.model_path)
         task = supervised_head(config, options.task)
+        require_threshold(task, options.threshold)
         options = prepared_as(options, config)
         folder = options.output_path / "annotations"
         results = Results(
             folder, _annotation_files(options), result_files.ANNOTATION_FILES,
-            overwrite=options.overwrite, accelerator=accelerator,
+            overwrite=options.overwrite, accelerator=accelerator, settings=settings_of(options),
         )  # fmt: skip
         session.enter_context(results)
         results.require_before_reading(options, config)
@@ -127,7 +131,7 @@ def _writers(
 ) -> list[Callable[[Path], None]]:
     """Return what writes the files of a recording, from the logits of its frames."""
     kind, answers = require_format(options.format), supervised_task(task)
-    active = answers.decide(logits.values)
+    active = answers.decide(thresholded(logits.values, options.threshold))
     table = replace(logits, values=active.astype(np.int64))
     writers: list[Callable[[Path], None]] = [partial(kind.write, table, "annotation")]
     if options.probabilities:

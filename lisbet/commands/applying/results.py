@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from lisbet.commands.applying.sidecar import SIDECAR, ResultModel, require_one_model
 from lisbet.core.errors import OutputError
+from lisbet.core.json_types import JsonDict
 from lisbet.core.storage import write_log
 from lisbet.core.storage.files import require_writable, write_file
 from lisbet.core.storage.results import require_result_files
@@ -24,6 +25,14 @@ from lisbet.options._preparation import plain
 
 MOST_PENDING = 2
 """Recordings whose files wait to be written while the next one is computed."""
+
+
+def settings_of(options: InferenceOptions) -> JsonDict:
+    """Return the options that change results and are not the defaults."""
+    names = ("mixed_precision", "task", "threshold")
+    fields = type(options).model_fields
+    values = {name: getattr(options, name) for name in names if name in fields}
+    return {name: value for name, value in values.items() if value != fields[name].default}
 
 
 class Results:
@@ -42,6 +51,8 @@ class Results:
     accelerator : Accelerator
         Only the main process checks, and notes the model in `SIDECAR`; if it fails, all processes
         end.
+    settings : dict
+        Options that change the results, where they are not the defaults; noted there, too.
     """
 
     def __init__(
@@ -52,10 +63,12 @@ class Results:
         *,
         overwrite: bool,
         accelerator: Accelerator,
+        settings: JsonDict,
     ) -> None:
         self.model: ResultModel | None = None
         """What writes the files, once it is known."""
         self.folder, self.names, self.known, self.overwrite = folder, names, known, overwrite
+        self.settings = settings
         self.is_main_process = accelerator.is_main_process
         self.notes = write_log.WriteLog(folder)
         self._writer = ThreadPoolExecutor(1, "write results")
@@ -78,7 +91,7 @@ class Results:
         """
         require_writable(self.folder)
         if self.is_main_process and options.weights_path.is_file():
-            self.model = ResultModel.of(config.model_id, options.weights_path)
+            self.model = ResultModel.of(config.model_id, options.weights_path, self.settings)
             if not options.override_preparation and config.preparation is not None:
                 remembered = {"preparation": plain(config.preparation)}
                 self.model = self.model.model_copy(update=remembered)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from lisbet import __version__
 from lisbet.commands.applying.result_files import find_results
@@ -31,6 +31,8 @@ class ResultModel(Config):
         SHA-256 of its file of weights.
     preparation : dict
         How the recordings were prepared; None where that is not known yet.
+    settings : dict
+        Options that the results depend on, where they are not the defaults.
     betman : str
         Version of the release that wrote it.
     unfinished : tuple of str
@@ -40,13 +42,14 @@ class ResultModel(Config):
     model_id: str
     weights_sha256: str
     preparation: JsonDict | None = None
+    settings: JsonDict = Field(default_factory=dict)
     betman: str = __version__
     unfinished: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, model_id: str, weights_path: Path) -> "ResultModel":
-        """Describe a model by its name and file of weights."""
-        return cls(model_id=model_id, weights_sha256=hash_of(weights_path))
+    def of(cls, model_id: str, weights_path: Path, settings: JsonDict) -> "ResultModel":
+        """Describe a model by its name and file of weights, and how it is applied."""
+        return cls(model_id=model_id, weights_sha256=hash_of(weights_path), settings=settings)
 
     @classmethod
     def read(cls, path: Path) -> "ResultModel | None":
@@ -72,19 +75,23 @@ class ResultModel(Config):
         """Whether results of both may stand in one folder, as far as is known."""
         same = (self.model_id, self.weights_sha256) == (other.model_id, other.weights_sha256)
         known = None not in (self.preparation, other.preparation)
-        return same and (not known or self.preparation == other.preparation)
+        return (
+            same
+            and self.settings == other.settings
+            and (not known or self.preparation == other.preparation)
+        )
 
     def difference(self, other: "ResultModel") -> str:
         """Say what `other` is that this is not."""
         if (self.model_id, self.weights_sha256) != (other.model_id, other.weights_sha256):
             return f"of {other}, not of {self}"
-        mine, theirs = self.preparation or {}, other.preparation or {}
+        mine, theirs = (own.settings | (own.preparation or {}) for own in (self, other))
         names = [name for name in mine | theirs if mine.get(name) != theirs.get(name)]
         listed = "; ".join(
             f"{name} {_value(theirs.get(name))} instead of {_value(mine.get(name))}"
             for name in names
         )
-        return f"of {self} with another preparation: {listed}"
+        return f"of {self} with other options: {listed}"
 
     def __str__(self) -> str:
         return f"model {self.model_id} (weights {self.weights_sha256[:12]})"
@@ -92,8 +99,9 @@ class ResultModel(Config):
     def write(self, folder: Path) -> None:
         """Write the sidecar of a folder, in place of an earlier one of ours."""
         values = self.model_dump(mode="json")
-        if not self.unfinished:
-            del values["unfinished"]
+        for name in ("settings", "unfinished"):
+            if not values[name]:
+                del values[name]
         with write_file(folder / SIDECAR, root=folder, overwrite=True) as temporary:
             write_yaml(temporary, values)
 

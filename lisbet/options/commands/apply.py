@@ -89,6 +89,18 @@ class InferenceOptions(DataOptions):
         return Dataset(path=self.data_path, format=self.data_format)
 
 
+def decision_threshold() -> Any:
+    """Declare the probability above which a behaviour is seen."""
+    return option(
+        None,
+        "probability (0-1) above which a behaviour is seen, for a model of several behaviours at a "
+        "time (multilabel); default: 0.5",
+        affects="nothing",
+        gt=0,
+        lt=1,
+    )
+
+
 TableFormat = Literal["csv", "parquet", "npz", "zarr"]
 
 
@@ -139,6 +151,7 @@ class AnnotateOptions(InferenceOptions, LaunchOptions):
     task: str | None = option(
         None, "supervised head to use, for a model that has several", affects="nothing"
     )
+    threshold: float | None = decision_threshold()
     format: TableFormat = table_format()
     probabilities: bool = option(
         False,
@@ -196,6 +209,7 @@ class EvaluateOptions(LabelledOptions):
     task: str | None = option(
         None, "supervised head to evaluate, for a model that has several", affects="nothing"
     )
+    threshold: float | None = decision_threshold()
     split: Literal["all", "train", "dev"] = option(
         "all",
         "which recordings to score: all; those that the model was trained on (train); or those "
