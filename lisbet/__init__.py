@@ -8,6 +8,7 @@ In Python::
     embedding = model.embed(dataset)  # a dataset of movement, or the path of recordings
 """
 
+import warnings
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,10 @@ _MODULES = {"Model": "model", "load_model": "model", "train": "training"}
 def __getattr__(name: str) -> Any:
     """Import the Python interface when it is used: commands start faster without."""
     if name in _MODULES:
-        return getattr(import_module(f"lisbet.api.{_MODULES[name]}"), name)
+        with warnings.catch_warnings():
+            # tqdm, which Accelerate imports, wants ipywidgets in notebooks, for its own bars.
+            warnings.filterwarnings("ignore", "IProgress not found")
+            return getattr(import_module(f"lisbet.api.{_MODULES[name]}"), name)
     if name == "data":
         return import_module("lisbet.data")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

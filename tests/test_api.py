@@ -67,6 +67,24 @@ def test_a_dataset_in_memory_gives_what_its_file_gives(place):
     np.testing.assert_array_equal(model.embed(other_order), expected)
 
 
+def test_recordings_that_were_opened_are_not_prepared_again(place):
+    model = lisbet.load_model("models/a", device="cpu")
+    opened = lisbet.data.open("data", data_scale="minmax")
+    expected = model.embed("data")
+    for name, recording in opened.items():
+        np.testing.assert_array_equal(model.embed(recording), expected[name])
+        np.testing.assert_array_equal(model.embed(recording["position"]), expected[name])
+    part = model.embed(opened["r0"].isel(time=slice(0, 10)))  # not scaled by the range of this part
+    np.testing.assert_allclose(part[0], expected["r0"][0], atol=1e-6)
+    again = xr.load_dataset(opened["r0"].to_netcdf())
+    np.testing.assert_array_equal(model.embed(again), expected["r0"])
+    others = lisbet.data.open("data", data_scale="1000x1000", outside="missing")
+    with pytest.raises(DataError, match="another preparation than a was trained with: data_scale"):
+        model.embed(others["r0"])
+    with pytest.raises(KeyError, match="no recording 'r9'"):
+        opened["r9"]
+
+
 def test_times_are_in_seconds_where_the_rate_is_known(place):
     model = lisbet.load_model("models/a", device="cpu")
     array = xr.DataArray(

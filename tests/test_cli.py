@@ -9,8 +9,10 @@ from conftest import betman
 
 from lisbet.cli import main, parse
 from lisbet.cli.commands import COMMANDS
+from lisbet.core.console import track
 from lisbet.core.errors import ConfigError
 from lisbet.options import typed
+from lisbet.training.logging.progress import ProgressReporter
 
 
 def options(line: str):
@@ -153,6 +155,15 @@ def test_two_problems_are_one_report():
 def test_help_is_printed_and_nothing_runs(line, capsys):
     assert parse(line.split()) is None
     assert "betman" in capsys.readouterr().out
+
+
+def test_progress_is_shown_on_terminals_only(monkeypatch, capsys):
+    """Notebooks set this for their shell cells, which are no terminals."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert list(track(iter("abc"), "letters", 3)) == ["a", "b", "c"]
+    with ProgressReporter(1, 3, 8, prints=True).epoch(0) as ticker:
+        ticker()
+    assert capsys.readouterr().err == ""
 
 
 def test_an_option_may_have_a_name_that_python_reserves():

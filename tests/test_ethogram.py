@@ -162,6 +162,7 @@ def test_tables_are_found_by_their_contents():
     write_table(Path("one/m1"), {"x": "#" * 20}, "hmm_3.csv")
     Path("one/hmm_history.csv").write_text(",History\n0,-13.5\n")
     ethogram("--table=hmm_*", "--output_path=hmm", "one")
+    ethogram(f"--table={TABLE.removesuffix('.csv')}", "--output_path=stem", "one")
     assert list(pd.read_csv("hmm/ethograms/behaviors.csv")["behavior"]) == ["x"]
 
 
@@ -235,7 +236,7 @@ def test_formats(kind, start):
     [
         ("", "nothing to draw"),
         ("empty", "holds no tables of 0 and 1"),
-        ("--table=x.csv one", "named x.csv"),
+        ("--table=x.csv one", f"named x.csv (but {TABLE})"),
         ("--fps=10 --from=2 one", "--from=2: m1 ends at 2 s"),
         ("--fps=10 --to=2.1 one", "--to=2.1: m1 ends at 2 s"),
         ("--fps=10 --from=1 --to=1 one", "--to=1 must be larger than --from=1"),

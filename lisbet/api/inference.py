@@ -2,7 +2,6 @@
 
 import logging
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeVar
@@ -10,11 +9,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 from accelerate import PartialState
-from rich.console import Console
-from rich.progress import track
 
 from lisbet.core.allocator import keep_freed_memory
 from lisbet.core.config import Window
+from lisbet.core.console import track
 from lisbet.core.errors import ConfigError, DataError, ModelError
 from lisbet.data.bank import WindowIndex, gather
 from lisbet.data.inference import Recordings, load_share
@@ -238,11 +236,7 @@ def outputs(
     """
     keep_freed_memory()
     model = model.to(device).eval()
-    console = Console(file=sys.stderr)
-    recordings = track(
-        bank.each(), "recordings", len(bank.own), console=console, transient=True,
-        disable=not (progress and console.is_terminal),
-    )  # fmt: skip
+    recordings = track(bank.each(), "recordings", len(bank.own), shown=progress)
     for number, recording in recordings:
         parts = []
         for start in range(0, recording.frames, batch_size):

@@ -24,6 +24,7 @@ from lisbet.api.inference import (
 from lisbet.api.settings import checked
 from lisbet.core.errors import ConfigError
 from lisbet.data.inference import Recordings
+from lisbet.data.opened.attributes import is_prepared, restored
 from lisbet.data.preparation.prepare import prepare
 from lisbet.data.record import Record, from_dataset
 from lisbet.models import model_dir
@@ -283,8 +284,9 @@ class Model:
             weights_path=self.weights_path, **settings,
         )  # fmt: skip
         if not isinstance(data, str | Path):
-            options = prepared_as(options, self.config, converted=False)
-            bank = self._in_memory(data, options)
+            dataset = _dataset_of(data)
+            options = prepared_as(options, self.config, converted=is_prepared(dataset))
+            bank = self._in_memory(dataset, options)
         else:
             options = prepared_as(options, self.config)
             bank = load_bank(options, self.config)
@@ -294,22 +296,30 @@ class Model:
         ):  # fmt: skip
             yield bank.records[number], values
 
-    def _in_memory(self, data: InMemory, options: InferenceOptions) -> Recordings:
-        """Prepare one recording that is in memory."""
-        if not isinstance(data, InMemory):
-            raise ConfigError(
-                f"a recording is an xarray.Dataset of movement or an xarray.DataArray with the "
-                f"names of individuals, keypoints and axes, not a {type(data).__name__}; a NumPy "
-                "array becomes one by xarray.DataArray(array, dims=('time', 'individuals', "
-                "'keypoints', 'space'), coords={'individuals': …, 'keypoints': …, 'space': …})"
-            )
-        dataset = data if isinstance(data, xr.Dataset) else data.to_dataset(name="position")
-        if isinstance(data, xr.DataArray):
-            dataset.attrs.update(data.attrs)
+    def _in_memory(self, dataset: xr.Dataset, options: InferenceOptions) -> Recordings:
+        """Prepare one recording that is in memory, unless it was opened by `lisbet.data.open`."""
         self.config.window.require_two_frames(options.fps_scaling)
         record = from_dataset(UNNAMED, Path(UNNAMED), dataset, **options.of_reading)
-        record = prepare(record, **options.of_preparation)
+        if is_prepared(dataset):
+            record = restored(record, dataset)
+        else:
+            record = prepare(record, **options.of_preparation)
         return Recordings.share(fitting([record], options, self.config), [0])
+
+
+def _dataset_of(data: object) -> xr.Dataset:
+    """Return one recording as a dataset."""
+    if isinstance(data, xr.Dataset):
+        return data
+    if not isinstance(data, xr.DataArray):
+        raise ConfigError(
+            f"a recording is an xarray.Dataset of movement or an xarray.DataArray with the "
+            f"names of individuals, keypoints and axes, not a {type(data).__name__}; a NumPy "
+            "array becomes one by xarray.DataArray(array, dims=('time', 'individuals', "
+            "'keypoints', 'space'), coords={'individuals': …, 'keypoints': …, 'space': …})"
+        )
+    dataset = data.to_dataset(name="position")
+    return dataset.assign_attrs(data.attrs)
 
 
 def _labelled(

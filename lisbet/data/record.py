@@ -10,6 +10,7 @@ import xarray as xr
 
 from lisbet.core.config import Features
 from lisbet.core.errors import DataError, shortened
+from lisbet.core.json_types import JsonDict
 from lisbet.data.files.limits import require_memory
 from lisbet.data.files.netcdf import names_along
 from lisbet.data.labels import Labels
@@ -47,6 +48,9 @@ class Record:
         read; None where the file does not say, and once the recording is prepared.
     labels : Labels or None
         The behaviours, where annotations were read.
+    prepared_with : dict or None
+        Options that it was prepared with before it came into memory; None if it was read from
+        files. That of a converted dataset is in its store.
     """
 
     id: str
@@ -58,6 +62,7 @@ class Record:
     labels: Labels | None = None
     start_s: float | None = 0.0
     confidence: np.ndarray | None = None
+    prepared_with: JsonDict | None = None
 
     @property
     def frames(self) -> int:

@@ -1,6 +1,6 @@
 """Read tables of 0 and 1: behaviours or motifs, one row for each frame, whatever wrote them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -49,7 +49,8 @@ def read_class_tables(folder: Path, pattern: str | None = None) -> ClassTables:
     folder : Path
         Holds a folder for each recording.
     pattern : str, optional
-        Shell pattern of their file names; then each such file must be a table of 0 and 1.
+        Shell pattern of their file names, with or without the suffix; then each such file
+        must be a table of 0 and 1.
 
     Raises
     ------
@@ -60,7 +61,10 @@ def read_class_tables(folder: Path, pattern: str | None = None) -> ClassTables:
     # Beside the folders of recordings stand tables about all of them, such as histories of fits.
     files = [file for file in files if file.parent != folder] or files
     if not files:
-        what = "" if pattern is None else f" named {pattern}"
+        what = ""
+        if pattern is not None:
+            there = {file.name for file in _tables(folder, None) if file.parent != folder}
+            what = f" named {pattern}" + (f" (but {_some(sorted(there))})" if there else "")
         raise DataError(
             f"{folder} holds no tables of 0 and 1{what}: CSV files with a row for each frame and a "
             "column for each behaviour or motif, in a folder for each recording, as betman "
@@ -93,7 +97,7 @@ def _tables(folder: Path, pattern: str | None) -> Iterator[Path]:
         if any(part.startswith(".") for part in file.relative_to(folder).parts):
             continue  # unfinished, or of another program
         if pattern is not None:
-            if fnmatch(file.name, pattern):
+            if fnmatch(file.name, pattern) or fnmatch(file.stem, pattern):
                 yield file
         elif _is_table(file):
             yield file
@@ -138,6 +142,6 @@ def _read(file: Path) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(map(str, table.columns)), table.to_numpy().astype(bool)
 
 
-def _some(names: tuple[str, ...]) -> str:
+def _some(names: Sequence[str]) -> str:
     more = ", …" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import math
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from hmmlearn.hmm import GaussianHMM
-from rich.console import Console
-from rich.progress import track
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
@@ -25,6 +22,7 @@ from lisbet.commands.motifs import hmm, runs
 from lisbet.commands.motifs.runs import MotifRun
 from lisbet.commands.motifs.saved import model_file, read_model, write_model
 from lisbet.commands.motifs.tables import Embeddings, find_tables, motif_names, read_embeddings
+from lisbet.core.console import track
 from lisbet.core.errors import DataError, counted
 from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import require_writable, write_file
@@ -247,7 +245,6 @@ def _in_parallel(
     """
     count = n_jobs if n_jobs > 0 else max(1, cores() + 1 + n_jobs)
     stop = threading.Event()
-    console = Console(file=sys.stderr)
     with (
         threadpool_limits(1),
         warnings.catch_warnings(action="ignore", category=ConvergenceWarning),  # see _warn
@@ -255,10 +252,7 @@ def _in_parallel(
     ):
         jobs = [pool.submit(compute, number, stop) for number in sorted(numbers, reverse=True)]
         try:
-            for job in track(
-                as_completed(jobs), "models", len(jobs), console=console, transient=True,
-                disable=not console.is_terminal,
-            ):  # fmt: skip
+            for job in track(as_completed(jobs), "models", len(jobs)):
                 yield job.result()
         finally:
             stop.set()

@@ -4,16 +4,15 @@ import hashlib
 import logging
 import os
 import shutil
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 import urllib3
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from lisbet.core.console import stderr_console
 from lisbet.core.errors import DataError, OutputError
 from lisbet.core.storage.files import claim, remove_file
 from lisbet.core.storage.write_log import WriteLog
@@ -175,7 +174,7 @@ def _stream(url: str, part: Path) -> None:
 
 
 def _bar(name: str) -> Progress:
-    console = Console(file=sys.stderr)
+    console = stderr_console()
     return Progress(
         TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
         console=console, transient=True, disable=not console.is_terminal,

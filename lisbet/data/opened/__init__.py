@@ -12,10 +12,14 @@ from pydantic import ValidationError
 
 from lisbet.core.config import Dataset, Features, Window
 from lisbet.core.errors import ConfigError, first_message, unknown
+from lisbet.core.json_types import JsonDict
 from lisbet.data.load import load_records
+from lisbet.data.opened.attributes import attributes
 from lisbet.data.opened.windows import WindowDataset
+from lisbet.data.preparation.compatibility import options_of_stored
 from lisbet.data.record import Record
 from lisbet.options import DatasetInfoOptions
+from lisbet.options._preparation import PREPARATION
 
 __all__ = ["OpenDataset", "WindowDataset", "open_dataset"]
 
@@ -53,7 +57,9 @@ def open_dataset(path: str | Path, **settings: Any) -> "OpenDataset":
         options = DatasetInfoOptions(data_path=Path(path), **settings)
     except ValidationError as error:
         raise ConfigError(first_message(error)) from error
-    return OpenDataset(tuple(load_records(options.dataset, options)), options.dataset)
+    records = tuple(load_records(options.dataset, options))
+    asked = options.model_dump(mode="json", include=set(PREPARATION))
+    return OpenDataset(records, options.dataset, options_of_stored(records[0]) or asked)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +72,13 @@ class OpenDataset(Mapping[str, xr.Dataset]):
         The recordings, which have the same features.
     source : Dataset
         Where they are from.
+    preparation : dict
+        Options that they were prepared with.
     """
 
     records: tuple[Record, ...] = field(repr=False)
     source: Dataset
+    preparation: JsonDict = field(repr=False)
 
     @cached_property
     def _by_id(self) -> dict[str, Record]:
@@ -97,19 +106,23 @@ class OpenDataset(Mapping[str, xr.Dataset]):
 
         Its variables are ``position`` (time, individuals, keypoints, space), float32 in [0, 1], NaN
         for missing points, and where annotations were read, ``behavior`` (time, behaviors), bool.
-        The coordinate time is in seconds where the frame rate is known, else in frames.
+        The coordinate time is in seconds where the frame rate is known, else in frames. Its
+        attributes say how it was prepared, so that `Model.embed` does not do that again.
         """
+        if record_id not in self._by_id:
+            raise KeyError(unknown("recording", str(record_id), self._by_id))
         record = self._by_id[record_id]
         frames = np.arange(record.frames)
         fps = record.fps
         times = frames if fps is None else (record.start_s or 0.0) + frames / fps
         names = {axis: list(own) for axis, own in record.features.model_dump().items()}
-        variables: dict[str, Any] = {"position": (("time", *names), record.position)}
+        prepared = attributes(record, self.preparation)
+        variables: dict[str, Any] = {"position": (("time", *names), record.position, prepared)}
         coords: dict[str, Any] = {"time": times, **names}
         if record.labels is not None:
             variables["behavior"] = (("time", "behaviors"), record.labels.active)
             coords["behaviors"] = list(record.labels.behaviors)
-        about = {"ds_type": "poses", "recording": record.id, "preparation": list(record.steps)}
+        about = {"ds_type": "poses", "recording": record.id, **prepared}
         unit = {"time_unit": "frames"} if fps is None else {"time_unit": "seconds", "fps": fps}
         return xr.Dataset(variables, coords, attrs=about | unit)
 

@@ -47,7 +47,7 @@ def preparation_of(records: list[Record], options: DataOptions) -> dict[str, Val
     DataError
         If what a store states of its preparation cannot be read.
     """
-    stored = _stored(records[0])
+    stored = options_of_stored(records[0])
     asked = options.model_dump(mode="json", include=set(PREPARATION)) if stored is None else stored
     found: dict[str, Values] = {}
     for name in PREPARATION:
@@ -67,8 +67,13 @@ def preparation_of(records: list[Record], options: DataOptions) -> dict[str, Val
     return found
 
 
-def _stored(record: Record) -> JsonDict | None:
-    """Return the options that a recording was converted with; None if it was not converted."""
+def options_of_stored(record: Record) -> JsonDict | None:
+    """Return the options that a recording was prepared with when it was converted or opened.
+
+    None if it was read from files by this command.
+    """
+    if record.prepared_with is not None:
+        return record.prepared_with
     store = record.tracks.store if isinstance(record.tracks, Stored) else None
     group = getattr(store, "group", None)
     return None if group is None else dict(group.attrs["preparation"])
@@ -154,7 +159,7 @@ def require_same_preparation(
         Naming both values.
     """
     force = "or pass --override_preparation to use them as they are"
-    if _stored(records[0]) is not None:
+    if options_of_stored(records[0]) is not None:
         stored = preparation_of(records, options)
         if IMAGE_SIZE not in preparation.get("data_scale", ()):
             stored |= {"data_scale": _with_sizes(stored["data_scale"], records)}

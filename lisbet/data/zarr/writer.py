@@ -6,18 +6,15 @@ Where they are written, and how a complete store takes its place, is a matter of
 import hashlib
 import json
 import logging
-import sys
-from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import rich.progress
 import zarr
-from rich.console import Console
 
 from lisbet.core.config import Features
+from lisbet.core.console import track
 from lisbet.core.errors import DataError
 from lisbet.core.json_types import JsonDict
 from lisbet.data.annotations import find_annotations
@@ -188,7 +185,7 @@ class Writer:
         if self.features is None:
             self._decide(sources, options)
         records = read_all(left, self.options.dataset, options, workers)
-        for source, found in zip(left, track(records, len(left)), strict=True):
+        for source, found in zip(left, track(records, "recordings", len(left)), strict=True):
             try:
                 if isinstance(found, str):
                     raise DataError(found)
@@ -323,12 +320,3 @@ def hash_of(source: Source, options: ConvertOptions) -> str:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
-
-
-def track(records: Iterable[Record | str], total: int) -> Iterable[Record | str]:
-    """Show progress on a terminal."""
-    console = Console(file=sys.stderr)
-    return rich.progress.track(
-        records, "recordings", total, console=console, transient=True,
-        disable=not console.is_terminal,
-    )  # fmt: skip

@@ -214,7 +214,8 @@ class PlotEthogramOptions(LabelOptions):
     )
     table: str | None = option(
         None,
-        "file name of the tables, where recordings have several; * stands for any text",
+        "file name of the tables, with or without .csv, where recordings have several; * stands "
+        "for any text",
         affects="nothing",
         min_length=1,
     )

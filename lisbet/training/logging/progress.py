@@ -1,11 +1,9 @@
 """Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lisbet.core.console import stderr_console
 from lisbet.distributed import environment
 
 LINE_EVERY_S = 30.0
@@ -36,7 +35,7 @@ class ProgressReporter:
 
     def __init__(self, epochs: int, steps: int, windows: int, *, prints: bool) -> None:
         self.epochs, self.steps, self.windows = epochs, steps, windows
-        self.console = Console(file=sys.stderr, quiet=not prints, highlight=False)
+        self.console = stderr_console(quiet=not prints)
         self.started = time.monotonic()
         self.speed, self.finished_here = 0.0, 0
 
