@@ -16,7 +16,11 @@ space := $() $()
 docs: $(VENV)/.installed-all
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-.PHONY: demo docs test test-all test-minimum test-slurm test-containers lint lock clean
+# Runs the cells of docs/tutorial.ipynb and stores what they give.
+notebook: $(VENV)/.installed-all
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python docs/_notebook.py
+
+.PHONY: demo docs notebook test test-all test-minimum test-slurm test-containers lint lock clean
 
 demo: $(VENV)/.installed
 	PATH="$(abspath $(BIN)):$$PATH" sh benchmarks/demo.sh $(DEMO)

@@ -23,7 +23,7 @@ WEIGHTS = "weights/weights_last.pt"
 PLAIN = ["train_model", *TINY, "--condition_input", "--set",
          "kinematics.front=point0,kinematics.back=point2",
          "--data_augmentation=rotation:mode=none", "data"]  # fmt: skip
-RUN = [*PLAIN, "--task_ids=kinematics,cons", "--learning_rate=1e-3"]
+RUN = [*PLAIN, "--task_ids=kinematics,cons", "--learning_rate=1e-3", "--embedding_noise=0.5"]
 
 
 @pytest.fixture
@@ -93,6 +93,35 @@ def test_coordinates_are_turned_into_means_and_differences(shape):
 
 def weights_of(run_id, file=WEIGHTS):
     return torch.load(f"models/{run_id}/{file}", weights_only=True)
+
+
+def test_noise_of_embeddings_is_a_function_of_the_sample(place):
+    for name in ("r0", "r1"):
+        table = place / "data" / name / "annotations.csv"
+        table.write_text("behavior,start_time,end_time\nrun,0,2\n")
+    inputs = inputs_of(task_ids="cons,kinematics,multiclass", annot_format="csv_events", fps="30")
+    whole = inputs.train.noise(1, 2, slice(0, 32), 0.5, 8)
+    assert whole.keys() == {"cons", "kinematics"}  # not the supervised one
+    parts = [inputs.train.noise(1, 2, rows, 0.5, 8) for rows in (slice(0, 5), slice(5, 32))]
+    for name, values in whole.items():
+        assert torch.equal(values, torch.cat([part[name] for part in parts]))
+        assert 0.4 < values.std() < 0.6
+        assert not torch.equal(values, inputs.train.noise(1, 3, slice(0, 32), 0.5, 8)[name])
+    assert not torch.equal(whole["cons"], whole["kinematics"])
+    assert inputs.train.noise(1, 2, slice(0, 32), 0.0, 8) is None
+    model = MultiTaskModel(inputs.config).eval()
+    batch = inputs.train.batch(1, 2, slice(0, 32))
+    size = inputs.config.backbone_config.embedding_dim
+    noise = inputs.train.noise(1, 2, slice(0, 32), 0.5, size)
+    with torch.no_grad():
+        found, plain = forward(model, batch, noise=noise), forward(model, batch)
+        tokens = {name: model.backbone(windows.flatten(2)) for name, (windows, _) in batch.items()}
+        cons = model.task_heads["cons"](tokens["cons"] + noise["cons"][:, None])
+        middle = tokens["kinematics"][:, inputs.config.window.output_token]
+        kinematics = model.task_heads["kinematics"](middle + noise["kinematics"])
+    torch.testing.assert_close(found["cons"], cons)
+    torch.testing.assert_close(found["kinematics"], kinematics)
+    assert torch.equal(found["multiclass"], plain["multiclass"])
 
 
 def test_an_interrupted_run_makes_the_same_model(place):

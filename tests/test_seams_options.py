@@ -153,6 +153,7 @@ OPTIONS = {
     "load_backbone_weights": TEXT, "freeze_backbone_weights": st.sampled_from(["True", "False"]),
     "epochs": NUMBER, "batch_size": NUMBER, "micro_batch_size": NUMBER,
     "learning_rate": SHARE, "weight_decay": FLOAT, "warmup_epochs": NUMBER,
+    "embedding_noise": SHARE,
     "schedule": st.just("cosine"), "warmup_share": st.just("0.1"),
     "clip_grad_norm": FLOAT, "train_sample": SHARE, "dev_ratio": SHARE, "dev_sample": SHARE,
     "dev_split": st.sampled_from(["recordings", "time"]), "dev_recordings": words(WORD),

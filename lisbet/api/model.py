@@ -299,7 +299,8 @@ class Model:
     def _in_memory(self, dataset: xr.Dataset, options: InferenceOptions) -> Recordings:
         """Prepare one recording that is in memory, unless it was opened by `lisbet.data.open`."""
         self.config.window.require_two_frames(options.fps_scaling)
-        record = from_dataset(UNNAMED, Path(UNNAMED), dataset, **options.of_reading)
+        name = str(dataset.attrs.get("recording", UNNAMED))
+        record = from_dataset(name, Path(name), dataset, **options.of_reading)
         if is_prepared(dataset):
             record = restored(record, dataset)
         else:

@@ -106,7 +106,9 @@ class MultiTaskModel(nn.Module):
             {name: head.build() for name, head in config.out_heads.items()}
         )
 
-    def forward(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, windows: dict[str, Tensor], noise: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """Answer all tasks at once.
 
         The windows of all tasks pass the backbone together: a forward for each task would leave
@@ -117,6 +119,8 @@ class MultiTaskModel(nn.Module):
         windows : dict of Tensor
             By task: (batch, frames, features), or with the features still in their axes,
             (batch, frames, individuals, keypoints, space). Batch sizes may differ.
+        noise : dict of Tensor, optional
+            By task: (batch, embedding), added to the embeddings of all frames.
 
         Returns
         -------
@@ -134,6 +138,9 @@ class MultiTaskModel(nn.Module):
             embeddings = self.backbone(together)
         answers = {}
         for (task, frame), part in zip(frames.items(), torch.split(embeddings, sizes), strict=True):
+            if noise is not None and task in noise:
+                own = noise[task].to(part.dtype)
+                part = part + (own if part.dim() == 2 else own[:, None])
             answers[task] = self.task_heads[task](part if frame is None else part[:, frame])
         return answers
 

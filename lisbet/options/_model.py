@@ -88,7 +88,8 @@ class ModelOptions(Options):
     )
     head_type: Literal["mlp", "linear"] = option(
         "mlp",
-        "type of the task heads: a network with one hidden layer, or one linear layer",
+        "type of the task heads: a network with one hidden layer, or one linear layer; kinematics "
+        "always has a linear one",
         affects="model",
         group="model",
     )
@@ -214,6 +215,15 @@ class OptimizationOptions(Options):
         group="training",
         gt=0,
         allow_inf_nan=False,
+    )
+    embedding_noise: float = option(
+        0.0,
+        "standard deviation of the Gaussian noise that is added in training to the embeddings that "
+        "self-supervised tasks see; embeddings have a standard deviation of about 1",
+        affects="model",
+        group="training",
+        ge=0,
+        le=10,
     )
     train_sample: float = option(
         1.0,

@@ -43,6 +43,7 @@ VALUES: dict[str, JsonDict] = {
         "schedule": "cosine",
         "warmup_share": "0.03",
         "clip_grad_norm": "1",
+        "embedding_noise": "0.5",
     },
 }
 """By name, as they would be typed. `published` are the defaults."""

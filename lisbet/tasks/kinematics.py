@@ -133,12 +133,16 @@ class Kinematics(Task):
         return (targets - self._mean) / self._std
 
     def head(self, embedding_dim: int, hidden_dim: int | None, window: Window) -> AnyHeadConfig:
-        """Return a frame head with an output for each target."""
+        """Return a linear frame head with an output for each target, whatever `hidden_dim` is.
+
+        What a linear map of the embedding gives, linear classifiers of behaviour can use, too.
+        """
+        del hidden_dim
         return FrameHeadConfig(
             output_token_idx=window.output_token,
             input_dim=embedding_dim,
             num_classes=len(self.names),
-            hidden_dim=hidden_dim,
+            hidden_dim=None,
         )
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -37,7 +37,8 @@ def _samples(trainer: Trainer, rows: slice) -> list[tuple[tuple[str, int], str]]
     sampler = trainer.sampler
     batch = sampler.batch(epoch, within, rows)
     with torch.no_grad():
-        logits = forward(trainer.strategy.model, batch, trainer.conditioning)
+        noise = trainer.noise(epoch, within, rows)
+        logits = forward(trainer.strategy.model, batch, trainer.conditioning, noise)
     lines = []
     for name, task in trainer.inputs.tasks.items():
         index, _ = sampler.draw(name, epoch, within, rows)

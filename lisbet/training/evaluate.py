@@ -11,13 +11,19 @@ from lisbet.training.scores import Scores
 
 
 def forward(
-    model: nn.Module, batch: Batch, conditioning: Conditioning | None = None
+    model: nn.Module,
+    batch: Batch,
+    conditioning: Conditioning | None = None,
+    noise: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Return the logits of each task: one forward pass, as DDP needs all heads to take part."""
+    """Return the logits of each task: one forward pass, as DDP needs all heads to take part.
+
+    `noise`, by task (batch, embedding), is added to the embeddings.
+    """
     windows = {name: windows for name, (windows, _) in batch.items()}
     if conditioning is not None:
         windows = {name: conditioning.apply(own) for name, own in windows.items()}
-    logits: dict[str, Tensor] = model(windows)
+    logits: dict[str, Tensor] = model(windows, noise) if noise else model(windows)
     return logits
 
 

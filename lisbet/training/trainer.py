@@ -150,11 +150,12 @@ class Trainer:
         for rows in self.micro_batches:
             started = time.monotonic()
             batch = self.sampler.batch(epoch, step, rows)
+            noise = self.noise(epoch, step, rows)
             self.logger.data_s += time.monotonic() - started
             if self.hashes is not None:
                 self.hashes.add(epoch, step, rows, batch)
             with self.accelerator.accumulate(self.strategy.model):
-                logits = forward(self.strategy.model, batch, self.conditioning)
+                logits = forward(self.strategy.model, batch, self.conditioning, noise)
                 losses = self.scores.losses_of(logits, batch)
                 self.logger.local_s += time.monotonic() - started
                 bad = self.nonfinite.check_losses(self.step, losses)
@@ -175,6 +176,11 @@ class Trainer:
             self._skip_step()
         self.step += 1
         self.logger.count_step()
+
+    def noise(self, epoch: int, step: int, rows: slice) -> dict[str, Tensor] | None:
+        """Return what is added to the embeddings in training."""
+        size = self.inputs.config.backbone_config.embedding_dim
+        return self.sampler.noise(epoch, step, rows, self.options.embedding_noise, size)
 
     def set_train_mode(self) -> None:
         """Put the network into training mode; a frozen backbone stays in evaluation mode."""
@@ -348,9 +354,7 @@ class Trainer:
             self.config["tracking"] |= state.run.get("tracking", {}) | agent_identity()
         if self.hashes is not None:
             self.hashes.rows = list(state.hashes)
-        if (
-            state.conditioning is not None
-        ):  # computed on another device it would be rounded otherwise
+        if state.conditioning is not None:  # on another device it would be rounded otherwise
             self.conditioning = Conditioning.from_state(state.conditioning)
         if state.scaler:
             self.accelerator.scaler.load_state_dict(state.scaler)

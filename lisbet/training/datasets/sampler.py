@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lisbet.augment import Augmentation
+from lisbet.augment.gauss_jitter import normals
 from lisbet.core.config import Window
 from lisbet.core.errors import DataError
 from lisbet.core.transfer import to_device
@@ -72,6 +73,35 @@ class Sampler:
     def batch(self, epoch: int, step: int, rows: slice) -> Batch:
         """Make the rows of a global batch that are this process's share."""
         return {name: self._samples(name, epoch, step, rows) for name in self.tasks}
+
+    def noise(
+        self, epoch: int, step: int, rows: slice, std: float, size: int
+    ) -> dict[str, Tensor] | None:
+        """Return Gaussian noise for the embeddings of the self-supervised tasks.
+
+        Parameters
+        ----------
+        epoch, step, rows
+            See `batch`.
+        std : float
+            Standard deviation.
+        size : int
+            Of an embedding.
+
+        Returns
+        -------
+        dict of Tensor or None
+            By task: (batch, size), float32; None if there is none.
+        """
+        names = [name for name, task in self.tasks.items() if not task.supervised]
+        if std == 0 or not names:
+            return None
+        found = {}
+        for name in names:
+            uniform = self._uniform(name, "/embedding_noise", epoch, step, rows, 1)
+            keys = to_device((uniform[:, 0] * 2.0**53).astype(np.int64), self.device)
+            found[name] = std * normals(keys, size)
+        return found
 
     def draw(self, name: str, epoch: int, step: int, rows: slice) -> tuple[WindowIndex, np.ndarray]:
         """Choose the frames and labels of a task's samples."""
