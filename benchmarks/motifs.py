@@ -1,4 +1,4 @@
-"""Measure from embeddings to motifs: time and peak memory, beside the published tool.
+"""Measure from embeddings to motifs: time and peak memory, compared with the published tool.
 
     python benchmarks/motifs.py [--frames 1000000] [--dims 64] [--recordings 10] [--states 2:8]
                                 [--iterations 5] [--jobs 1] [--published published_venv]
@@ -9,7 +9,8 @@ together (user and system), because it changes less on a busy machine, and elaps
 largest sum over all processes of a command (PSS: shared memory counts once), libraries included.
 Without --published (a virtual environment that holds the published tool, see published.py) only
 betman is measured. `states that agree` is the share of frames in which both tools found the
-same state.
+same state; the published tool takes recordings in the order of the file system, on which the models
+depend, so that it is 100 % only where that is alphabetical, as it is of one recording.
 """
 
 import argparse
@@ -74,6 +75,9 @@ def main() -> None:
                 )
         if given.published is not None:
             print(f"\nstates that agree: {agreement(Path(folder)):.4%}")
+            listed = [path.name for path in (Path(folder) / "embeddings").iterdir()]
+            if listed != sorted(listed):
+                print(f"the file system lists the recordings as {', '.join(listed)}")
 
 
 def commands(given: argparse.Namespace) -> dict:

@@ -398,7 +398,7 @@ def test_a_video_of_the_second_player(tmp_path):
     own["file"]["2"] = ["/data/side.mp4"]
     own["media_info"]["offset"] = {"1": 0.0, "2": 2.5}
     with pytest.raises(
-        DataError, match="plays the recording's video 'side' beside another one, 2.5"
+        DataError, match="plays the recording's video 'side' together with another one, 2.5"
     ):
         read_project(tmp_path, {"obs": own}, recording=("side",))
     own["media_info"]["offset"]["2"] = 0.0

@@ -219,7 +219,7 @@ def gather(bank: Bank, index: WindowIndex, window: Window) -> Tensor:
     limits = np.stack([start + index.frame, start - 1, start + bank.lengths[index.record]])
     # Each group has rows of its own in the bank: frame r of group g is row r·groups + g.
     limits = limits * groups + np.arange(groups)
-    # Half the bytes where they do: the arithmetic on rows is most of the work beside the reading.
+    # Half the bytes where they do: the arithmetic on rows is most of the work besides reading.
     small = bank.tracks.shape[0] * groups < 2**31
     ends = to_device(limits.astype(np.int32 if small else np.int64), device)
     time_W = torch.arange(window.size, device=device, dtype=ends.dtype)

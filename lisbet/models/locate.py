@@ -63,7 +63,7 @@ def model_files(model: Path, weights: Path | None = None) -> tuple[Path, Path]:
 
 
 def weights_file(path: Path) -> Path:
-    """Return the file that is read as weights: where a .pt is missing, the .safetensors beside it.
+    """Return the file that is read as weights: the .pt, or the .safetensors file next to it.
 
     Parameters
     ----------

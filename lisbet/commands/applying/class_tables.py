@@ -42,7 +42,7 @@ def read_class_tables(folder: Path, pattern: str | None = None) -> ClassTables:
 
     A table is a CSV file as pandas writes it: an unnamed column of frame numbers from 0, then a
     column of 0 and 1 for each class; or what ``betman annotate_behavior`` writes in another format.
-    Files of other contents are left aside.
+    Other files are ignored.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def read_class_tables(folder: Path, pattern: str | None = None) -> ClassTables:
         If there is none, or several of a recording, or they are of several models.
     """
     files = list(_tables(folder, pattern))
-    # Beside the folders of recordings stand tables about all of them, such as histories of fits.
+    # Next to the folders of recordings are tables about all of them, such as histories of fits.
     files = [file for file in files if file.parent != folder] or files
     if not files:
         what = ""

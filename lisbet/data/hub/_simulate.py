@@ -118,14 +118,14 @@ class _Pair:
         flees = (self.state == APART) & (distance < 300)
         wanted[:, 1] = np.where(flees, bearing, wanted[:, 1])
 
-        beside = self.state == SIDE_BY_SIDE
+        side_by_side = self.state == SIDE_BY_SIDE
         across = self.heading[:, 0] + self.side * np.pi / 2
         goal = self.place[:, 0] + BESIDE_PX * np.stack([np.cos(across), np.sin(across)], -1)
         ahead = np.stack([np.cos(self.heading[:, 0]), np.sin(self.heading[:, 0])], -1)
         error = goal + 25 * ahead - self.place[:, 1]
-        wanted[:, 1] = np.where(beside, np.arctan2(error[:, 1], error[:, 0]), wanted[:, 1])
+        wanted[:, 1] = np.where(side_by_side, np.arctan2(error[:, 1], error[:, 0]), wanted[:, 1])
         gap = np.sum((goal - self.place[:, 1]) * ahead, axis=-1)
-        speed[:, 1] += np.where(beside, np.clip(0.1 * gap, -4, 5), 0)
+        speed[:, 1] += np.where(side_by_side, np.clip(0.1 * gap, -4, 5), 0)
 
         wanted = self._off_the_walls(wanted)
         change = np.angle(np.exp(1j * (wanted - self.heading)))

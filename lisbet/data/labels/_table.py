@@ -129,8 +129,8 @@ def read_table(file: Path, layout: Layout, times: tuple[str, ...] = ()) -> pd.Da
     """
     require_csv(file, text=True)
     columns = _unique(layout.columns)
-    beside = min(_most_cells(file, layout.separator) - len(columns), SPARE_COLUMNS)
-    spare = [f"\1{number}" for number in range(beside)]
+    spare_count = min(_most_cells(file, layout.separator) - len(columns), SPARE_COLUMNS)
+    spare = [f"\1{number}" for number in range(spare_count)]
     try:
         table = pd.read_csv(
             file, skiprows=layout.skip + 1, header=None, names=[*columns, *spare], dtype=str,

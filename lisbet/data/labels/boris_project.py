@@ -22,7 +22,7 @@ COLUMNS = (
     "Modifiers", "Behavior type", "Time",
 )  # fmt: skip
 PLAYER = "1"
-"""The videos of this player make the time of an observation; others play beside them."""
+"""The videos of this player make the time of an observation; others play at the same time."""
 
 
 def _read(
@@ -174,7 +174,7 @@ def _video_at(time_s: float, videos: list[str], lengths: list[Any]) -> str:
 
 
 def _require_first_player(project: JsonDict, choice: Choice, file: Path) -> None:
-    """Refuse a video that plays beside those of the first player, at another time.
+    """Refuse a video that plays at the same time as those of the first player, at another time.
 
     Raises
     ------
@@ -190,8 +190,8 @@ def _require_first_player(project: JsonDict, choice: Choice, file: Path) -> None
             if not _is_among(choice, [stem(path) for path in _videos(observation, PLAYER)]):
                 raise DataError(
                     f"{file.name}: observation {name!r} plays the recording's video {videos[0]!r} "
-                    f"beside another one, {offsets[player]:g} s apart; expected it to be that of "
-                    "the first player, whose time counts. Export its events, corrected"
+                    f"together with another one, {offsets[player]:g} s apart; expected it to be that "
+                    "of the first player, whose time counts. Export its events, corrected"
                 )
 
 

@@ -35,7 +35,7 @@ def prepare(
         What to keep and what to call it; selecting comes first.
     scale : Scale, optional
         Size of the video. Default: the recording's own image_size_px, else its own minimum and
-        maximum along each axis, missing points aside.
+        maximum along each axis, without missing points.
     outside : {"error", "missing"}
         What points outside the stated size are.
     min_confidence : float, optional
