@@ -96,3 +96,16 @@ def test_the_benchmark_of_motifs(tmp_path):
     rows = [line.split("|") for line in said.splitlines() if "| betman |" in line]
     assert [row[1].strip() for row in rows] == ["segment_motifs", "select_prototypes"]
     assert all(float(row[3]) > 0 and float(row[5]) > 10 for row in rows)
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(
+    not (BENCHMARKS.parent / "published_venv").is_dir(),
+    reason="there is no environment with the published tool, see benchmarks/published.py",
+)
+def test_the_comparison_of_models_of_both_tools(tmp_path):
+    place = BENCHMARKS.parent / "published_venv"
+    said = run("interchange.py", "--tiny", f"--published={place}", folder=tmp_path)
+    results = [line.split("|")[-2].strip() for line in said.splitlines() if "| transformer" in line]
+    assert len(results) >= 12
+    assert not [result for result in results if result.startswith(("refused", "DIFFERENT"))]

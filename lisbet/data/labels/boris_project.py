@@ -190,7 +190,7 @@ def _require_first_player(project: JsonDict, choice: Choice, file: Path) -> None
             if not _is_among(choice, [stem(path) for path in _videos(observation, PLAYER)]):
                 raise DataError(
                     f"{file.name}: observation {name!r} plays the recording's video {videos[0]!r} "
-                    f"together with another one, {offsets[player]:g} s apart; expected it to be that "
+                    f"together with another one, {offsets[player]:g} s apart; expected that "
                     "of the first player, whose time counts. Export its events, corrected"
                 )
 
