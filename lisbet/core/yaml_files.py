@@ -1,10 +1,12 @@
 """Read and write mappings as YAML; what is read may be from anybody."""
 
+import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 from yaml.events import (
     AliasEvent,
     CollectionEndEvent,
@@ -13,9 +15,11 @@ from yaml.events import (
     ScalarEvent,
 )
 
-from lisbet.core.errors import ConfigError
+from lisbet.core.config import Config
+from lisbet.core.errors import ConfigError, first_message
 from lisbet.core.json_types import JsonDict
 
+ConfigT = TypeVar("ConfigT", bound=Config)
 LARGEST = 64 * 2**20
 """Bytes of a file; run_config.yml takes about 150 for each recording."""
 MOST_VALUES = 2_000_000
@@ -70,6 +74,22 @@ def read_yaml(path: Path, *, largest: int = LARGEST, as_text: bool = False) -> J
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
         raise ConfigError(f"{path} holds no mapping of names to values")
     return raw
+
+
+def read_config(path: Path, kind: type[ConfigT]) -> ConfigT | None:
+    """Read a YAML file that holds one of our configurations; None where there is no file.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or holds something else.
+    """
+    if not os.path.lexists(path):
+        return None
+    try:
+        return kind(**read_yaml(path))
+    except ValidationError as error:
+        raise ConfigError(first_message(error)) from error
 
 
 def _require_bounded(text: str, *, as_text: bool) -> None:

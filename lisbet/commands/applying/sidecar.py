@@ -4,16 +4,16 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from lisbet import __version__
 from lisbet.commands.applying.result_files import find_results
 from lisbet.core.config import Config
-from lisbet.core.errors import ConfigError, DataError, OutputError, first_message
+from lisbet.core.errors import ConfigError, DataError, OutputError
 from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import require_file_target, write_file
 from lisbet.core.storage.write_log import LOG, hash_of
-from lisbet.core.yaml_files import read_yaml, write_yaml
+from lisbet.core.yaml_files import read_config, write_yaml
 
 SIDECAR = "model.yml"
 SHOWN = 5
@@ -60,14 +60,11 @@ class ResultModel(Config):
         DataError
             If it cannot be read as one.
         """
-        if not os.path.lexists(path):
-            return None
         try:
-            return cls(**read_yaml(path))
-        except (ConfigError, ValidationError) as error:
-            text = first_message(error) if isinstance(error, ValidationError) else str(error)
+            return read_config(path, cls)
+        except ConfigError as error:
             raise DataError(
-                f"{path} does not say which model wrote the results next to it: {text}. Move it "
+                f"{path} does not say which model wrote the results next to it: {error}. Move it "
                 "away together with these results, or choose another folder"
             ) from error
 

@@ -2,23 +2,20 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from lisbet import __version__
 from lisbet.commands.applying.result_files import find_results, motif_table
 from lisbet.commands.motifs.saved import model_file
 from lisbet.core.config import Config
-from lisbet.core.errors import ConfigError, DataError, OutputError, first_message
+from lisbet.core.errors import ConfigError, DataError, OutputError
 from lisbet.core.json_types import JsonDict
 from lisbet.core.storage.files import require_file_target, write_file
 from lisbet.core.storage.results import require_result_files
 from lisbet.core.storage.write_log import WriteLog
-from lisbet.core.yaml_files import read_yaml, write_yaml
+from lisbet.core.yaml_files import read_config, read_yaml, write_yaml
 
 RUN = "motifs.yml"
 SCORES = "metrics_hmm.csv"
@@ -77,14 +74,11 @@ class MotifRun(Config):
             If it cannot be read.
         """
         path = folder / RUN
-        if not os.path.lexists(path):
-            return None
         try:
-            return cls(**read_yaml(path))
-        except (ConfigError, ValidationError) as error:
-            text = first_message(error) if isinstance(error, ValidationError) else str(error)
+            return read_config(path, cls)
+        except ConfigError as error:
             raise DataError(
-                f"{path} does not say from what the motifs next to it were computed: {text}. Move "
+                f"{path} does not say from what the motifs next to it were computed: {error}. Move "
                 "it away together with these motifs, or choose another folder"
             ) from error
 
