@@ -1,7 +1,7 @@
 """How good the embedding is: linear probes of models against features made by hand.
 
     python benchmarks/quality.py [--data mice=../shared/data/mouse_pair_nc:boris,…] [--out quality]
-        [--folds 3] [--windows 150000] [--variants social,…] [--published VENV] [--workers 2]
+        [--folds 3] [--windows 400000] [--variants social,…] [--published VENV] [--workers 2]
 
 For each fold, models are trained on the tracks of all other recordings, without annotations. Then
 linear classifiers are fitted to annotated frames of those recordings, on embeddings and on features
@@ -61,6 +61,7 @@ WITH_SCALING = (
 VARIANTS = {
     "social": ["--preset=social"],
     "embedding of 32": ["--preset=social", "--emb_dim=32"],
+    "no noise": ["--preset=social", "--embedding_noise=0"],
     "no conditioning": ["--preset=social", "--condition_input=false"],
     "with scaling": ["--preset=social", f"--data_augmentation={WITH_SCALING}"],
     "no augmentation": ["--preset=social", "--data_augmentation="],
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("quality"))
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--scored", type=int, help="of these folds, how many; default: all")
-    parser.add_argument("--windows", type=int, default=150_000, help="on which a model is trained")
+    parser.add_argument("--windows", type=int, default=400_000, help="on which a model is trained")
     parser.add_argument("--variants", default="social,four tasks")
     parser.add_argument("--published", type=Path, help="environment of benchmarks/published.py")
     parser.add_argument("--workers", type=int, default=2, help="models at a time, a core each")
