@@ -258,7 +258,14 @@ def test_two_at_once_into_one_folder(tmp_path):
     """Both find nothing there; the later one replaces what the other one wrote, and only that."""
     accelerator = SimpleNamespace(is_main_process=True)
     one, other = (
-        Results(tmp_path / "e", ["t.csv"], ["t.csv"], overwrite=False, accelerator=accelerator)
+        Results(
+            tmp_path / "e",
+            ["t.csv"],
+            ["t.csv"],
+            overwrite=False,
+            accelerator=accelerator,
+            settings={},
+        )  # fmt: skip
         for _ in range(2)
     )
     for results in (one, other):
@@ -280,7 +287,7 @@ def test_only_the_main_process_checks(tmp_path):
     for is_main in (True, False):
         results = Results(
             tmp_path, ["t.csv"], ["t.csv"], overwrite=False,
-            accelerator=SimpleNamespace(is_main_process=is_main),
+            accelerator=SimpleNamespace(is_main_process=is_main), settings={},
         )  # fmt: skip
         with pytest.raises(OutputError) if is_main else contextlib.nullcontext():
             results.require_writable(["a"])
