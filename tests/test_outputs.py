@@ -265,7 +265,7 @@ def test_two_at_once_into_one_folder(tmp_path):
             overwrite=False,
             accelerator=accelerator,
             settings={},
-        )  # fmt: skip
+        )
         for _ in range(2)
     )
     for results in (one, other):
