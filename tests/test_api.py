@@ -81,6 +81,8 @@ def test_recordings_that_were_opened_are_not_prepared_again(place):
     others = lisbet.data.open("data", data_scale="1000x1000", outside="missing")
     with pytest.raises(DataError, match="another preparation than a was trained with: data_scale"):
         model.embed(others["r0"])
+    with pytest.raises(ConfigError, match="data_scale: r0 was prepared by lisbet.data.open"):
+        model.embed(opened["r0"], data_scale="minmax")
     with pytest.raises(KeyError, match="no recording 'r9'"):
         opened["r9"]
 

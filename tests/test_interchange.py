@@ -96,6 +96,11 @@ def test_a_threshold_gives_the_annotations_of_the_published_tool(tmp_path, monke
     main(["annotate_behavior", SCALE, f"--threshold={threshold}", "data", *words(name)])
     own = Path(f"annotations/{RECORD}/{ANNOTATIONS}")
     np.testing.assert_array_equal(pd.read_csv(own, index_col=0), expected)
+    noted = read_yaml(Path("annotations/model.yml"))["settings"]
+    assert noted == {"threshold": float(threshold)}
+    half_words = ["annotate_behavior", SCALE, "--threshold=0.5", "--task=multilabel"]
+    main([*half_words, "--output_path=half", "data", *words(name)])
+    assert "settings" not in read_yaml(Path("half/annotations/model.yml"))  # as without them
     main(["evaluate_model", SCALE, f"--threshold={threshold}", "data", *words(name)])
     (report,) = Path("evaluations").rglob("evaluation_report.yml")
     scores = [row["f1"] or 0 for row in read_yaml(report)["classes"].values()]

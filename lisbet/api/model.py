@@ -31,6 +31,7 @@ from lisbet.models import model_dir
 from lisbet.models.locate import model_files
 from lisbet.models.multitask import ModelConfig, MultiTaskModel
 from lisbet.options import InferenceOptions
+from lisbet.options._preparation import PREPARATION, RATES
 
 InMemory = xr.Dataset | xr.DataArray
 """Tracks of one recording: a dataset of movement, or an array with its names."""
@@ -302,6 +303,11 @@ class Model:
         name = str(dataset.attrs.get("recording", UNNAMED))
         record = from_dataset(name, Path(name), dataset, **options.of_reading)
         if is_prepared(dataset):
+            given = [n for n in PREPARATION if n in options.model_fields_set and n not in RATES]
+            if given:
+                raise ConfigError(
+                    f"{given[0]}: {name} was prepared by lisbet.data.open; give {given[0]} there"
+                )
             record = restored(record, dataset)
         else:
             record = prepare(record, **options.of_preparation)

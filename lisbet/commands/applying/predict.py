@@ -49,7 +49,7 @@ def compute_embeddings(options: EmbeddingOptions) -> None:
         results = Results(
             folder, names, result_files.EMBEDDING_FILES,
             overwrite=options.overwrite, accelerator=accelerator,
-            settings=settings_of(options),
+            settings=settings_of(options, config),
         )  # fmt: skip
         session.enter_context(results)
         results.require_before_reading(options, config)
@@ -84,7 +84,8 @@ def annotate_behavior(options: AnnotateOptions) -> None:
         folder = options.output_path / "annotations"
         results = Results(
             folder, _annotation_files(options), result_files.ANNOTATION_FILES,
-            overwrite=options.overwrite, accelerator=accelerator, settings=settings_of(options),
+            overwrite=options.overwrite, accelerator=accelerator,
+            settings=settings_of(options, config),
         )  # fmt: skip
         session.enter_context(results)
         results.require_before_reading(options, config)

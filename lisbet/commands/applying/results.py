@@ -20,19 +20,26 @@ from lisbet.data.inference import Recordings
 from lisbet.data.preparation.compatibility import preparation_of
 from lisbet.data.readers import dataset_reader
 from lisbet.models.multitask import ModelConfig
-from lisbet.options import InferenceOptions
+from lisbet.options import AnnotateOptions, InferenceOptions
 from lisbet.options._preparation import plain
+from lisbet.tasks import TASKS
 
 MOST_PENDING = 2
 """Recordings whose files wait to be written while the next one is computed."""
 
 
-def settings_of(options: InferenceOptions) -> JsonDict:
-    """Return the options that change results and are not the defaults."""
-    names = ("mixed_precision", "task", "threshold")
-    fields = type(options).model_fields
-    values = {name: getattr(options, name) for name in names if name in fields}
-    return {name: value for name, value in values.items() if value != fields[name].default}
+def settings_of(options: InferenceOptions, config: ModelConfig) -> JsonDict:
+    """Return the options that change results, where they differ from what is done without them."""
+    found: JsonDict = {}
+    if options.uses_bf16:
+        found["mixed_precision"] = options.mixed_precision
+    if isinstance(options, AnnotateOptions):
+        supervised = [name for name in config.out_heads if name in TASKS and TASKS[name].supervised]
+        if options.task is not None and len(supervised) > 1:
+            found["task"] = options.task
+        if options.threshold not in (None, 0.5):
+            found["threshold"] = options.threshold
+    return found
 
 
 class Results:

@@ -174,7 +174,7 @@ def _video_at(time_s: float, videos: list[str], lengths: list[Any]) -> str:
 
 
 def _require_first_player(project: JsonDict, choice: Choice, file: Path) -> None:
-    """Refuse a video that plays at the same time as those of the first player, at another time.
+    """Refuse a video that plays together with those of the first player, shifted in time.
 
     Raises
     ------
