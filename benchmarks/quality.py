@@ -69,13 +69,13 @@ VARIANTS = {
     "default learning rate": ["--preset=social", "--learning_rate=1e-4"],
     "kinematics and four tasks": ["--preset=social", f"{FOUR},kinematics"],
     "four tasks with the rest of social": ["--preset=social", FOUR],
+    "batches of 128": ["--preset=social", "--batch_size=128"],
     "four tasks": [FOUR, *SIZES],
-    PUBLISHED: [FOUR, "--window_size=60", *(f"--set=backbone.{size}" for size in SETTINGS)],
+    PUBLISHED: [FOUR, "--window_size=60", "--batch_size=128", *(f"--set=backbone.{size}" for size in SETTINGS)],
 }
 VARIANTS[EQUAL_TIME] = VARIANTS[PUBLISHED]
 """Options of train_model, by name."""
 MOST_FRAMES = 60_000
-BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -190,9 +190,8 @@ def train(
     windows = round(share * (2000 if asked.tiny else asked.windows))
     share = windows / tasks / sum(record.frames for record in own)
     epochs = max(1, math.ceil(share))
-    words += [f"--epochs={epochs}", f"--train_sample={share / epochs}", f"--batch_size={BATCH}",
-              f"--seed={work.seed}", f"--run_id={work.run_id}",
-              f"--output_path={place}"]  # fmt: skip
+    words += [f"--epochs={epochs}", f"--train_sample={share / epochs}", f"--seed={work.seed}",
+              f"--run_id={work.run_id}", f"--output_path={place}"]  # fmt: skip
     threads = max(1, len(os.sched_getaffinity(0)) // asked.workers)
     command = [sys.executable, "-m", "lisbet"]
     environment = {**os.environ}

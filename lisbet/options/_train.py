@@ -39,6 +39,7 @@ VALUES: dict[str, JsonDict] = {
         "num_heads": "4",
         "hidden_dim": "128",
         "condition_input": "true",
+        "batch_size": "32",
         "learning_rate": "2e-3",
         "schedule": "cosine",
         "warmup_share": "0.03",

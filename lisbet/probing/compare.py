@@ -72,10 +72,10 @@ def compare(examples: Examples, held_out_of: Iterable[tuple[int, int, list[str]]
     for seed, number, held_out in held_out_of:
         rest = [record_id for record_id in examples.labels if record_id not in held_out]
         fit_labels, test_labels = examples.labels_of(rest), examples.labels_of(held_out)
+        recordings = np.repeat(range(len(rest)), [len(examples.labels[one]) for one in rest])
         for name in examples.features:
-            found = score(
-                examples.of(name, rest), fit_labels, examples.of(name, held_out), test_labels
-            )
+            fit, test = examples.of(name, rest), examples.of(name, held_out)
+            found = score(fit, fit_labels, recordings, test, test_labels)
             for behavior, truth, scored in zip(
                 examples.behaviors, test_labels.T, found, strict=True
             ):

@@ -1,4 +1,9 @@
-"""Fit a linear probe to some recordings, and score it on others."""
+"""Fit a linear probe to some recordings, and score it on others.
+
+How strongly a probe is regularized is chosen by cross-validation among the recordings that it is
+fitted to: features that vary between recordings need more of it than others, and one value for all
+would favour those that happen to suit it.
+"""
 
 import warnings
 from collections.abc import Sequence
@@ -9,10 +14,16 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 MOST_ITERATIONS = 300
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Values of `C` of `LogisticRegression` to choose from; smaller is more regularization."""
+INNER_FOLDS = 3
+MOST_COMPARED = 10_000
+"""Frames, spread evenly over those of the fit, on which the values are compared."""
 LEAST_FRAMES = 10
 """A behaviour with fewer frames on either side of a fold is not scored there."""
 
@@ -45,20 +56,77 @@ def folds(recordings: Sequence[str], count: int, seed: int) -> list[list[str]]:
     return [sorted(recordings[n] for n in order[k::count]) for k in range(count)]
 
 
-def probe() -> Pipeline:
+def probe(solver: str = "lbfgs") -> Pipeline:
     """Return a logistic regression with balanced classes, on standardised features.
 
     Missing values are replaced by the mean.
+
+    Parameters
+    ----------
+    solver : str
+        Of `LogisticRegression`.
     """
     return make_pipeline(
         SimpleImputer(keep_empty_features=True),
         StandardScaler(),
-        LogisticRegression(class_weight="balanced", max_iter=MOST_ITERATIONS),
+        LogisticRegression(class_weight="balanced", max_iter=MOST_ITERATIONS, solver=solver),
     )
 
 
+def fitted_probe(
+    values: np.ndarray, labels: np.ndarray, recordings: np.ndarray
+) -> Pipeline | GridSearchCV:
+    """Fit a probe for one behaviour, with the regularization that suits the features.
+
+    Each value of `STRENGTHS` is scored by average precision on recordings that are left out of the
+    fit, at most `INNER_FOLDS` groups of them in turn. Where that cannot be done, as there is one
+    recording or the behaviour is too rare in them, `C` is 1.
+
+    Parameters
+    ----------
+    values : ndarray
+        (frames, features).
+    labels : ndarray
+        (frames,), bool.
+    recordings : ndarray
+        (frames,): the number of the recording that each frame is from.
+    """
+    fresh = probe("newton-cholesky")  # many more frames than features
+    inner = _inner_folds(labels, recordings)
+    if not inner:
+        return fresh.fit(values, labels)
+    among = {"logisticregression__C": STRENGTHS}
+    return GridSearchCV(fresh, among, scoring="average_precision", cv=inner).fit(values, labels)
+
+
+def _inner_folds(
+    labels: np.ndarray, recordings: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the frames to fit to and to score on, of each fold that has enough of both classes."""
+    numbers = np.unique(recordings)
+    if len(numbers) < 2:
+        return []
+    used = np.arange(0, len(labels), -(-len(labels) // MOST_COMPARED))
+    found = []
+    for group in np.array_split(numbers, min(INNER_FOLDS, len(numbers))):
+        out = np.isin(recordings[used], group)
+        sides = used[~out], used[out]
+        if all(_can_be_scored(labels[side]) for side in sides):
+            found.append(sides)
+    return found
+
+
+def _can_be_scored(labels: np.ndarray) -> bool:
+    """Whether a behaviour is neither nearly always nor nearly never there."""
+    return min(labels.sum(), (~labels).sum()) >= LEAST_FRAMES
+
+
 def score(
-    fit: np.ndarray, fit_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray
+    fit: np.ndarray,
+    fit_labels: np.ndarray,
+    recordings: np.ndarray,
+    test: np.ndarray,
+    test_labels: np.ndarray,
 ) -> list[Scored | None]:
     """Fit a probe for each behaviour and score it.
 
@@ -68,6 +136,8 @@ def score(
         (frames, features).
     fit_labels, test_labels : ndarray
         (frames, behaviours), bool.
+    recordings : ndarray
+        (frames,): the number of the recording that each frame of `fit` is from.
 
     Returns
     -------
@@ -76,12 +146,12 @@ def score(
     """
     found: list[Scored | None] = []
     for own, held_out in zip(fit_labels.T, test_labels.T, strict=True):
-        if any(min(n.sum(), (~n).sum()) < LEAST_FRAMES for n in (own, held_out)):
+        if not (_can_be_scored(own) and _can_be_scored(held_out)):
             found.append(None)
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # close enough, for a score
-            fitted = probe().fit(fit, own)
+            fitted = fitted_probe(fit, own, recordings)
         confidence = fitted.predict_proba(test)[:, 1]
         found.append(
             Scored(

@@ -69,7 +69,7 @@ def probe(
     assert inputs.dev is not None
     model = network_of(inputs, weights, device)
     token = inputs.config.window.output_token
-    sides: list[np.ndarray] = []
+    sides, recordings = list[np.ndarray](), list[np.ndarray]()
     for sampler in (inputs.train, inputs.dev):
         bank = bank_of(sampler, _annotated(inputs, sampler))
         number = np.linspace(0, bank.frames - 1, min(FRAMES, bank.frames)).astype(np.int64)
@@ -79,8 +79,10 @@ def probe(
             for windows in windows_of(inputs, bank, sampler, record, frame)
         ]
         assert bank.labels is not None
+        recordings.append(record)
         sides += [torch.cat(tokens).numpy(), bank.labels[bank.starts[record] + frame]]
-    found = score(*sides)
+    fit, labels, *test = sides
+    found = score(fit, labels, recordings[0], *test)
     return {
         f"probe/{name}": scored.average_precision
         for name, scored in zip(bank.behaviors, found, strict=True)
