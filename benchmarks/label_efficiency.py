@@ -37,7 +37,6 @@ from lisbet.probing.scores import folds
 PRETRAINED, SCRATCH = "from --preset=social", "from scratch"
 SCORES = ("f1", "average_precision")
 """Means over the behaviours, without the class of frames that show none."""
-BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def main() -> None:
     parser.add_argument("--data", default="../shared/data/rat_pair:movement", help="path:format")
     parser.add_argument("--shares", default="1,5,25,100", help="per cent")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--pretraining", type=int, default=200_000, help="windows without labels")
+    parser.add_argument("--pretraining", type=int, default=400_000, help="windows without labels")
     parser.add_argument("--windows", type=int, default=40_000, help="windows with labels")
     parser.add_argument("--test_frames", type=int, default=4000, help="of each held-out recording")
     parser.add_argument("--workers", type=int, default=2, help="models at a time, a core each")
@@ -159,8 +158,7 @@ def write(folder: Path, records: list[Record], parts: list[slice]) -> None:
 def length(windows: int, frames: int) -> list[str]:
     """Return the options that train on so many windows."""
     epochs = max(1, math.ceil(windows / frames))
-    return [f"--epochs={epochs}", f"--train_sample={windows / frames / epochs}",
-            f"--batch_size={BATCH}", "--data_scale=1x1"]  # fmt: skip
+    return [f"--epochs={epochs}", f"--train_sample={windows / frames / epochs}", "--data_scale=1x1"]
 
 
 def scores_of(run: Run, train: list[Record], windows: int) -> dict[str, float]:

@@ -55,6 +55,7 @@ SETTINGS = ("embedding_dim=64", "num_layers=2", "num_heads=4", "hidden_dim=128")
 UNTRAINED, PUBLISHED = "untrained network", "published tool"
 EQUAL_TIME = "published tool, as long"
 FOUR = "--task_ids=cons,order,shift,warp"
+SMALL = "--batch_size=32"
 WITH_SCALING = (
     "all_perm_id:p=0.5,reflection:p=0.5,rotation:mode=none,translation:mode=none,scaling:mode=none"
 )
@@ -70,8 +71,8 @@ VARIANTS = {
     "kinematics and four tasks": ["--preset=social", f"{FOUR},kinematics"],
     "four tasks with the rest of social": ["--preset=social", FOUR],
     "batches of 128": ["--preset=social", "--batch_size=128"],
-    "four tasks": [FOUR, *SIZES],
-    PUBLISHED: [FOUR, "--window_size=60", "--batch_size=128", *(f"--set=backbone.{size}" for size in SETTINGS)],
+    "four tasks": [FOUR, SMALL, *SIZES],
+    PUBLISHED: [FOUR, SMALL, "--window_size=60", *(f"--set=backbone.{size}" for size in SETTINGS)],
 }
 VARIANTS[EQUAL_TIME] = VARIANTS[PUBLISHED]
 """Options of train_model, by name."""

@@ -89,21 +89,65 @@ def test_distances_find_a_behaviour_that_follows_from_them(place, capsys):
     assert again == report
 
 
-def test_scores_are_those_of_scikit_learn():
-    rng = np.random.default_rng(0)
-    labels = {f"r{n}": rng.random((300, 1)) < 0.3 for n in range(3)}
-    values = {i: own + rng.normal(0, 1, (300, 4)) for i, own in labels.items()}
-    examples = Examples({"x": values}, labels, ("a",))
-    found = compare(examples, [(0, 0, ["r1"])])
-    scaler = StandardScaler().fit(np.concatenate([values["r0"], values["r2"]]))
-    fitted = LogisticRegression(class_weight="balanced").fit(
-        scaler.transform(np.concatenate([values["r0"], values["r2"]])),
-        np.concatenate([labels["r0"], labels["r2"]])[:, 0],
+def confidence_of(c, values, labels, fit, test):
+    """What a logistic regression that is fitted to some recordings says of another."""
+    scaler = StandardScaler().fit(np.concatenate([values[i] for i in fit]))
+    fitted = LogisticRegression(C=c, class_weight="balanced", tol=1e-8, max_iter=5000).fit(
+        scaler.transform(np.concatenate([values[i] for i in fit])),
+        np.concatenate([labels[i] for i in fit])[:, 0],
     )
-    confidence = fitted.predict_proba(scaler.transform(values["r1"]))[:, 1]
-    expected = average_precision_score(labels["r1"][:, 0], confidence)
+    return fitted.predict_proba(scaler.transform(values[test]))[:, 1]
+
+
+def precision_of(c, values, labels, fit, test):
+    confidence = confidence_of(c, values, labels, fit, test)
+    return average_precision_score(labels[test][:, 0], confidence)
+
+
+def recordings_that_differ(seed, features=12):
+    """Labels, and features of which all but four say something else in each recording."""
+    rng = np.random.default_rng(seed)
+    labels = {f"r{n}": rng.random((300, 1)) < 0.3 for n in range(4)}
+    values = {}
+    for record_id, own in labels.items():
+        misleading = rng.normal(0, 2, features)
+        misleading[:4] = 0.5
+        values[record_id] = own * misleading + rng.normal(0, 1, (300, features))
+    return values, labels
+
+
+def test_scores_are_those_of_scikit_learn():
+    values, labels = recordings_that_differ(1)
+    found = compare(Examples({"x": values}, labels, ("a",)), [(0, 0, ["r1"])])
+    fit = ["r0", "r2", "r3"]
+    inner = {
+        c: np.mean(
+            [precision_of(c, values, labels, [i for i in fit if i != out], out) for out in fit]
+        )
+        for c in (1e-4, 1e-3, 1e-2, 1e-1, 1)
+    }
+    best = max(inner, key=inner.get)
+    assert best == 1e-2
+    expected = precision_of(best, values, labels, fit, "r1")
     assert found["average_precision"].item() == pytest.approx(expected, abs=1e-4)
     assert means(found)["x"]["a"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_one_recording_is_fitted_without_choosing():
+    values, labels = recordings_that_differ(0)
+    (found,) = score(values["r0"], labels["r0"], np.zeros(300), values["r1"], labels["r1"])
+    expected = precision_of(1, values, labels, ["r0"], "r1")
+    assert found.average_precision == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_behaviour_of_one_recording_is_fitted_without_choosing():
+    values, labels = recordings_that_differ(0)
+    labels["r0"][:] = False
+    fit, own = (np.concatenate([of["r0"], of["r2"]]) for of in (values, labels))
+    numbers = np.repeat([0, 1], 300)
+    (found,) = score(fit, own, numbers, values["r1"], labels["r1"])
+    expected = precision_of(1, values, labels, ["r0", "r2"], "r1")
+    assert found.average_precision == pytest.approx(expected, abs=2e-3)
 
 
 def test_missing_values_are_filled_and_rare_behaviours_left_out():
@@ -111,7 +155,7 @@ def test_missing_values_are_filled_and_rare_behaviours_left_out():
     labels = np.stack([rng.random(200) < 0.5, np.arange(200) == 3], axis=1)
     values = labels[:, :1] + rng.normal(0, 0.1, (200, 2))
     values[::3] = np.nan
-    frequent, rare = score(values, labels, values, labels)
+    frequent, rare = score(values, labels, np.zeros(200), values, labels)
     assert frequent.average_precision > 0.8
     assert rare is None
 

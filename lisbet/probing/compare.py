@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
 
-from lisbet.probing.scores import folds, probe, score
+from lisbet.probing.scores import folds, regression, scaling, score
 
 COLUMNS = ("features", "behavior", "seed", "fold", "average_precision", "f1", "frames", "present")
 MEAN = "mean"
@@ -132,4 +133,5 @@ def recording_accuracy(features: Mapping[str, np.ndarray]) -> float:
     block = np.concatenate([np.arange(len(part)) * BLOCKS // len(part) for part in parts])
     places = [(np.flatnonzero(block != b), np.flatnonzero(block == b)) for b in range(BLOCKS)]
     values = np.concatenate(parts)
-    return float(cross_val_score(probe(), values, number, cv=places[1:3]).mean())
+    fresh = make_pipeline(scaling(), regression())
+    return float(cross_val_score(fresh, values, number, cv=places[1:3]).mean())
