@@ -100,19 +100,23 @@ def test_noise_of_embeddings_is_a_function_of_the_sample(place):
         table = place / "data" / name / "annotations.csv"
         table.write_text("behavior,start_time,end_time\nrun,0,2\n")
     inputs = inputs_of(task_ids="cons,kinematics,multiclass", annot_format="csv_events", fps="30")
-    whole = inputs.train.noise(1, 2, slice(0, 32), 0.5, 8)
+    whole = inputs.train.noise(1, range(2, 3), slice(0, 32), 0.5, 8)
     assert whole.keys() == {"cons", "kinematics"}  # not the supervised one
-    parts = [inputs.train.noise(1, 2, rows, 0.5, 8) for rows in (slice(0, 5), slice(5, 32))]
+    parts = [
+        inputs.train.noise(1, range(2, 3), rows, 0.5, 8) for rows in (slice(0, 5), slice(5, 32))
+    ]
     for name, values in whole.items():
         assert torch.equal(values, torch.cat([part[name] for part in parts]))
         assert 0.4 < values.std() < 0.6
-        assert not torch.equal(values, inputs.train.noise(1, 3, slice(0, 32), 0.5, 8)[name])
+        assert not torch.equal(
+            values, inputs.train.noise(1, range(3, 4), slice(0, 32), 0.5, 8)[name]
+        )
     assert not torch.equal(whole["cons"], whole["kinematics"])
-    assert inputs.train.noise(1, 2, slice(0, 32), 0.0, 8) is None
+    assert inputs.train.noise(1, range(2, 3), slice(0, 32), 0.0, 8) is None
     model = MultiTaskModel(inputs.config).eval()
     batch = inputs.train.batch(1, 2, slice(0, 32))
     size = inputs.config.backbone_config.embedding_dim
-    noise = inputs.train.noise(1, 2, slice(0, 32), 0.5, size)
+    noise = inputs.train.noise(1, range(2, 3), slice(0, 32), 0.5, size)
     with torch.no_grad():
         found, plain = forward(model, batch, noise=noise), forward(model, batch)
         tokens = {name: model.backbone(windows.flatten(2)) for name, (windows, _) in batch.items()}

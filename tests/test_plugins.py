@@ -169,7 +169,7 @@ def test_the_task_of_the_page_on_extending():
     sampler = Sampler("train", {"reverse": task}, {"reverse": bank}, window, 1, 16, 1.0, 1.0, (),
                       torch.device("cpu"))  # fmt: skip
     windows, labels = sampler.batch(0, 0, slice(0, 16))["reverse"]
-    index, _ = sampler.draw("reverse", 0, 0, slice(0, 16))
+    index, _ = sampler.draw("reverse", 0, range(1), slice(0, 16))
     forwards = gather(bank, index, window)
     assert {*labels.tolist()} == {0.0, 1.0}
     for own, plain, label in zip(windows, forwards, labels, strict=True):

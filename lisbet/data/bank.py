@@ -130,6 +130,11 @@ class Bank:
         assert self.labels is not None
         return np.concatenate([self.labels[self.recording(n)] for n in range(len(self))])
 
+    @property
+    def moves(self) -> bool:
+        """Whether `at` returns other recordings at other steps."""
+        return False
+
     def at(self, epoch: int, step: int, steps: int) -> "Bank":
         """Return the recordings to draw from at a step of an epoch of `steps`: here, always all."""
         del epoch, step, steps

@@ -136,6 +136,11 @@ class StreamingBank(Bank):
         own = {name: getattr(outline, name) for name in Bank.__dataclass_fields__}
         return cls(**own, tracks_at=tracks)
 
+    @property
+    def moves(self) -> bool:
+        """Whether `at` returns other recordings at other steps: yes."""
+        return True
+
     def at(self, epoch: int, step: int, steps: int) -> Bank:
         """Return the recordings that are there at a step, as a bank of their own."""
         assert self.tracks_at is not None

@@ -35,13 +35,12 @@ def print_step(trainer: Trainer, step: int) -> None:
 def _samples(trainer: Trainer, rows: slice) -> list[tuple[tuple[str, int], str]]:
     epoch, within = divmod(trainer.step, trainer.steps_per_epoch)
     sampler = trainer.sampler
-    batch = sampler.batch(epoch, within, rows)
+    batch, noise = trainer.buffer.batch(epoch, within, rows)
     with torch.no_grad():
-        noise = trainer.noise(epoch, within, rows)
         logits = forward(trainer.strategy.model, batch, trainer.conditioning, noise)
     lines = []
     for name, task in trainer.inputs.tasks.items():
-        index, _ = sampler.draw(name, epoch, within, rows)
+        index, _ = sampler.draw(name, epoch, range(within, within + 1), rows)
         bank, labels = sampler.bank(name, epoch, within), batch[name][1]
         for number, row in enumerate(range(rows.start, rows.stop)):
             one = slice(number, number + 1)

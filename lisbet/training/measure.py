@@ -1,11 +1,12 @@
 """What a training step costs: operations, memory and time. Nothing is written."""
 
+import itertools
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -122,9 +123,12 @@ def measure_step(trainer: Trainer, seconds: float) -> StepTimes:
     trainer.set_train_mode()
     batches = [trainer.sampler.batch(0, 0, rows) for rows in trainer.micro_batches]
 
+    buffer, steps = replace(trainer.buffer), itertools.cycle(range(trainer.steps_per_epoch))
+
     def draw() -> None:
+        number = next(steps)
         for rows in trainer.micro_batches:
-            trainer.sampler.batch(0, trainer.step % trainer.steps_per_epoch, rows)
+            buffer.batch(0, number, rows)
 
     @torch.no_grad()
     def predict() -> None:

@@ -19,6 +19,7 @@ from lisbet.training.checkpoint.manifest import Manifest
 from lisbet.training.checkpoint.resume import require_same_run
 from lisbet.training.checkpoint.writer import Checkpoints, TrainingState, read_state
 from lisbet.training.conditioning import Conditioning
+from lisbet.training.datasets.batch_buffer import BatchBuffer
 from lisbet.training.datasets.batching import Batching
 from lisbet.training.datasets.sample_hashes import HASHES, SampleHashes
 from lisbet.training.evaluate import evaluate, forward
@@ -74,6 +75,8 @@ class Trainer:
         self.is_main_process = bool(accelerator.is_main_process)
         self.micro_batches = batching.micro_batches(accelerator.process_index)
         self.sampler, self.folder = inputs.train, inputs.folder
+        size = inputs.config.backbone_config.embedding_dim
+        self.buffer = BatchBuffer(self.sampler, options.embedding_noise, size)
         self.conditioning = inputs.conditioning
         self.steps_per_epoch = self.sampler.steps
         self.schedule = Schedule.of(options, self.steps_per_epoch)
@@ -149,8 +152,7 @@ class Trainer:
         skip = False
         for rows in self.micro_batches:
             started = time.monotonic()
-            batch = self.sampler.batch(epoch, step, rows)
-            noise = self.noise(epoch, step, rows)
+            batch, noise = self.buffer.batch(epoch, step, rows)
             self.logger.data_s += time.monotonic() - started
             if self.hashes is not None:
                 self.hashes.add(epoch, step, rows, batch)
@@ -176,11 +178,6 @@ class Trainer:
             self._skip_step()
         self.step += 1
         self.logger.count_step()
-
-    def noise(self, epoch: int, step: int, rows: slice) -> dict[str, Tensor] | None:
-        """Return what is added to the embeddings in training."""
-        size = self.inputs.config.backbone_config.embedding_dim
-        return self.sampler.noise(epoch, step, rows, self.options.embedding_noise, size)
 
     def set_train_mode(self) -> None:
         """Put the network into training mode; a frozen backbone stays in evaluation mode."""

@@ -72,17 +72,24 @@ class Sampler:
 
     def batch(self, epoch: int, step: int, rows: slice) -> Batch:
         """Make the rows of a global batch that are this process's share."""
-        return {name: self._samples(name, epoch, step, rows) for name in self.tasks}
+        return self.batches(epoch, range(step, step + 1), rows)
+
+    def batches(self, epoch: int, steps: range, rows: slice) -> Batch:
+        """Make the batches of consecutive steps, one behind the other.
+
+        Where recordings move (`Bank.moves`) there can be only one step.
+        """
+        return {name: self._samples(name, epoch, steps, rows) for name in self.tasks}
 
     def noise(
-        self, epoch: int, step: int, rows: slice, std: float, size: int
+        self, epoch: int, steps: range, rows: slice, std: float, size: int
     ) -> dict[str, Tensor] | None:
         """Return Gaussian noise for the embeddings of the self-supervised tasks.
 
         Parameters
         ----------
-        epoch, step, rows
-            See `batch`.
+        epoch, steps, rows
+            See `batches`.
         std : float
             Standard deviation.
         size : int
@@ -91,22 +98,24 @@ class Sampler:
         Returns
         -------
         dict of Tensor or None
-            By task: (batch, size), float32; None if there is none.
+            By task: (steps·batch, size), float32; None if there is none.
         """
         names = [name for name, task in self.tasks.items() if not task.supervised]
         if std == 0 or not names:
             return None
         found = {}
         for name in names:
-            uniform = self._uniform(name, "/embedding_noise", epoch, step, rows, 1)
+            uniform = self._uniform(name, "/embedding_noise", epoch, steps, rows, 1)
             keys = to_device((uniform[:, 0] * 2.0**53).astype(np.int64), self.device)
             found[name] = std * normals(keys, size)
         return found
 
-    def draw(self, name: str, epoch: int, step: int, rows: slice) -> tuple[WindowIndex, np.ndarray]:
-        """Choose the frames and labels of a task's samples."""
-        uniform = self._uniform(name, "", epoch, step, rows, self.tasks[name].columns)
-        bank = self.bank(name, epoch, step)
+    def draw(
+        self, name: str, epoch: int, steps: range, rows: slice
+    ) -> tuple[WindowIndex, np.ndarray]:
+        """Choose the frames and labels of a task's samples, see `batches`."""
+        uniform = self._uniform(name, "", epoch, steps, rows, self.tasks[name].columns)
+        bank = self.bank(name, epoch, steps.start)
         index, labels = self.tasks[name].sample(uniform, bank, self.window)
         if self.fps_scaling != 1:
             speed = np.ones(len(labels)) if index.speed is None else index.speed
@@ -114,27 +123,28 @@ class Sampler:
         return index, labels
 
     def _uniform(
-        self, name: str, what: str, epoch: int, step: int, rows: slice, columns: int
+        self, name: str, what: str, epoch: int, steps: range, rows: slice, columns: int
     ) -> np.ndarray:
-        stream = f"{self.part}/{name}{what}"
-        table = uniforms(
-            self.seed, stream, epoch=epoch, step=step, rows=self.batch_size, columns=columns
-        )
-        return table[rows]
+        stream, count = f"{self.part}/{name}{what}", self.batch_size
+        tables = [
+            uniforms(self.seed, stream, epoch=epoch, step=step, rows=count, columns=columns)[rows]
+            for step in steps
+        ]
+        return np.concatenate(tables)
 
-    def _samples(self, name: str, epoch: int, step: int, rows: slice) -> tuple[Tensor, Tensor]:
-        bank = self.bank(name, epoch, step)
-        index, labels = self.draw(name, epoch, step, rows)
+    def _samples(self, name: str, epoch: int, steps: range, rows: slice) -> tuple[Tensor, Tensor]:
+        bank = self.bank(name, epoch, steps.start)
+        index, labels = self.draw(name, epoch, steps, rows)
         task = self.tasks[name]
         parts = self._parts(task, index)
         windows = [gather(bank, index, window).to(self.device) for window in parts]
         if task.transforms:
-            uniform = self._uniform(name, "", epoch, step, rows, task.columns)
+            uniform = self._uniform(name, "", epoch, steps, rows, task.columns)
             windows[0] = task.transform(windows[0], uniform)
         for number, augmentation in enumerate(self.augmentations):
             columns = 1 + augmentation.columns(bank.features)
             what = f"/{number}/{augmentation.name}"
-            uniform = self._uniform(name, what, epoch, step, rows, columns)
+            uniform = self._uniform(name, what, epoch, steps, rows, columns)
             for part in range(len(windows) if augmentation.geometric else 1):
                 windows[part] = augmentation.apply(windows[part], uniform)
         if task.around is None:
@@ -165,7 +175,7 @@ class Sampler:
         assert window is not None
         rows, parts = slice(0, self.batch_size), []
         for step in range(min(self.steps, -(-EXAMPLES // self.batch_size))):
-            index, _ = self.draw(name, 0, step, rows)
+            index, _ = self.draw(name, 0, range(step, step + 1), rows)
             parts.append(gather(self.bank(name, 0, step), index, window).cpu())
         return torch.cat(parts)
 
