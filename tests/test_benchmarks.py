@@ -58,6 +58,14 @@ def test_the_benchmark_of_growing_work(tmp_path):
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_benchmark_of_small_batches(dataset, tmp_path):
+    said = run("small_batches.py", dataset, "--seconds=0.01",
+               "--options=--preset=social --window_size=12", folder=tmp_path)  # fmt: skip
+    rows = [line.split("|") for line in said.splitlines() if line.startswith("| ")][1:]
+    assert [row[1].strip() for row in rows] == ["8", "16", "32", "64", "128"]
+    assert all(float(row[2].replace(",", "")) > 0 for row in rows)
+
+
 @pytest.mark.thorough
 def test_the_benchmark_of_embeddings(tmp_path):
     fetched = subprocess.run(
