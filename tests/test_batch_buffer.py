@@ -66,7 +66,7 @@ def test_small_batches_are_made_together(dataset, monkeypatch):
     for step in range(together + 1):
         assert buffer.batch(0, step, rows)[1] is None
     assert made == [range(together), range(together, min(2 * together, sampler.steps))]
-    buffer.batch(0, sampler.steps - 1, rows)
+    buffer.batch(1, sampler.steps - 1, rows)
     assert made[-1] == range(sampler.steps - 1, sampler.steps)
 
 

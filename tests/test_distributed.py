@@ -148,11 +148,11 @@ def test_one_process_reads_for_all_of_its_machine(place):
     script = place / "reads.py"
     script.write_text(
         "import os, time\nimport lisbet.training.datasets.banks as datasets\n"
-        "from lisbet.training.datasets.sampler import Sampler\n"
-        "batch = Sampler.batch\n"
+        "from lisbet.training.datasets.batch_buffer import BatchBuffer\n"
+        "batch = BatchBuffer.batch\n"
         "def slow(*rest):\n    time.sleep(0.2)\n    return batch(*rest)\n"
         "if os.environ.get('RANK') == '1':\n"
-        "    datasets.load_records, Sampler.batch = None, slow\n"
+        "    datasets.load_records, BatchBuffer.batch = None, slow\n"
     )
     before = in_shared_memory()
     done(betman("train_model", *LINE, *launched("ddp"), "--run_id=shared", "data", cwd=place,

@@ -158,16 +158,16 @@ checkpoint._write_state = patched
 """
 BAD_SAMPLES = """
 import os
-from lisbet.training.datasets.sampler import Sampler
-drawn = Sampler.batch
+from lisbet.training.datasets.batch_buffer import BatchBuffer
+drawn = BatchBuffer.batch
 def patched(self, epoch, step, rows):
-    batch = drawn(self, epoch, step, rows)
-    due = self.part == "train" and epoch * self.steps + step in (3, 25)
+    batch, noise = drawn(self, epoch, step, rows)
+    due = epoch * self.sampler.steps + step in (3, 25)
     if due and os.environ.get("RANK") == "1":
         windows, labels = batch["warp"]
         batch["warp"] = (windows * float("inf"), labels)
-    return batch
-Sampler.batch = patched
+    return batch, noise
+BatchBuffer.batch = patched
 """
 
 

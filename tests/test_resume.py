@@ -18,7 +18,7 @@ from lisbet.core.storage.write_log import LOG
 from lisbet.models import model_dir
 from lisbet.training.checkpoint import manifest
 from lisbet.training.checkpoint.directory import CheckpointDirectory
-from lisbet.training.datasets.sampler import Sampler
+from lisbet.training.datasets.batch_buffer import BatchBuffer
 
 
 @pytest.fixture(scope="module")
@@ -189,16 +189,16 @@ def test_a_checkpoint_that_was_being_replaced_comes_back(here, capsys):
 
 def break_loss(monkeypatch, *steps: int) -> None:
     """Make the loss of warp infinite in some steps: a sample that breaks it."""
-    drawn = Sampler.batch
+    drawn = BatchBuffer.batch
 
     def broken(self, epoch, step, rows):
-        batch = drawn(self, epoch, step, rows)
-        if self.part == "train" and epoch * self.steps + step in steps:
+        batch, noise = drawn(self, epoch, step, rows)
+        if epoch * self.sampler.steps + step in steps:
             windows, labels = batch["warp"]
             batch["warp"] = (windows * float("inf"), labels)
-        return batch
+        return batch, noise
 
-    monkeypatch.setattr(Sampler, "batch", broken)
+    monkeypatch.setattr(BatchBuffer, "batch", broken)
 
 
 def test_a_step_that_is_not_finite_stops_the_run(here, monkeypatch, capsys):
