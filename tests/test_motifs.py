@@ -321,16 +321,29 @@ def test_bad_embeddings(place, refused):
     assert not Path("annotations").exists() or not hashes()
 
 
-def test_states_in_no_frame_are_counted(place, refused):
+def test_states_in_no_frame_are_counted():
     score = hmm.Score(-1.0, 2.0, 3.0, 5)
     found = segment.Segmentation(4, None, score, [np.array([0, 0, 3]), np.array([1, 3])])
     assert found.metrics(segment.MotifRun(
         embeddings_sha256="0", options={}, model=None, recordings=2, frames=5, embedding_dim=1,
     ))["empty_states"] == 1  # fmt: skip
-    write("e", np.ones((30, 3)))
-    said = refused("segment_motifs", "embeddings", "--data_filter=e", "--min_n_components=3",
-                   "--max_n_components=3")  # fmt: skip
-    assert "no hidden Markov model with 3 states fits" in said
+
+
+@pytest.mark.parametrize("different", [1, 2])
+def test_fewer_different_frames_than_states(place, refused, different):
+    write("e", np.arange(30)[:, None] % different * np.ones((30, 3)))
+    words = ["segment_motifs", "embeddings", "--data_filter=e", "--min_n_components=2"]
+    said = refused(*words, "--max_n_components=3")
+    assert f"the 30 frames have {different} different embedding" in said
+    assert "3 states" in said
+    assert not Path("annotations").exists() or not hashes()
+
+
+def test_embeddings_that_no_model_fits():
+    values = np.random.default_rng(0).normal(size=(30, 3)).astype("float32")
+    values[7] = np.inf
+    with pytest.raises(DataError, match="no hidden Markov model with 3 states fits"):
+        hmm.fit(values, [30], 3, n_iter=5, seed=0, stop=threading.Event())
 
 
 class Evil:

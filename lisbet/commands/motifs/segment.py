@@ -195,6 +195,16 @@ def _require_enough(values: np.ndarray, options: SegmentOptions) -> None:
             f"{counted(len(values), 'frame')} cannot be divided into "
             f"{options.max_n_components} states; use fewer (--max_n_components), or more frames"
         )
+    different: set[bytes] = set()
+    for row in values:  # ends at the first frames, unless nearly all frames are equal
+        different.add(row.tobytes())
+        if len(different) >= options.max_n_components:
+            return
+    raise DataError(
+        f"the {len(values)} frames have {counted(len(different), 'different embedding')}, which "
+        f"cannot be divided into {options.max_n_components} states; use fewer "
+        "(--max_n_components), or check why the embeddings do not change"
+    )
 
 
 def _fit(
