@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from lisbet.core import drawing
 from lisbet.core.config import Dataset
 from lisbet.data.inference import Recordings
-from lisbet.data.kinematics import body_axis
+from lisbet.data.kinematics import body_axis, described_names, quantity_names
 from lisbet.data.load import load_records
 from lisbet.data.record import Record
 from lisbet.models import model_dir
@@ -54,6 +54,10 @@ SIZES = ["--window_size=60", "--emb_dim=64", "--num_layers=2", "--num_heads=4", 
 SETTINGS = ("embedding_dim=64", "num_layers=2", "num_heads=4", "hidden_dim=128")
 UNTRAINED, PUBLISHED = "untrained network", "published tool"
 EQUAL_TIME = "published tool, as long"
+SEVEN = "seven quantities, averaged"
+"""Of pairs: the best control without the distances between fronts and backs of the animals."""
+OF_ENDS = tuple(f"log distance of {what}" for what in ("fronts", "backs", "front and back"))
+HAND_MADE = (*CONTROLS[:-1], SEVEN, CONTROLS[-1])
 FOUR = "--task_ids=cons,order,shift,warp"
 SMALL = "--batch_size=32"
 WITH_SCALING = (
@@ -70,6 +74,7 @@ VARIANTS = {
     "default learning rate": ["--preset=social", "--learning_rate=1e-4"],
     "kinematics and four tasks": ["--preset=social", f"{FOUR},kinematics"],
     "four tasks with the rest of social": ["--preset=social", FOUR],
+    "weight decay of 0.1": ["--preset=social", "--weight_decay=0.1"],
     "batches of 128": ["--preset=social", "--batch_size=128"],
     "four tasks": [FOUR, SMALL, *SIZES],
     PUBLISHED: [FOUR, SMALL, "--window_size=60", *(f"--set=backbone.{size}" for size in SETTINGS)],
@@ -239,13 +244,15 @@ def write_netcdf3(folder: Path, records: list[Record]) -> None:
 def controls_by_recording(bank: Recordings, used: int) -> dict[str, dict[str, np.ndarray]]:
     """Return the features without a network, by recording, of each frame that is `used`."""
     axis = body_axis(bank.features)
-    return {
-        bank.ids[number]: controls_of(
-            recording.tracks[recording.recording(0)], axis,
-            np.arange(0, recording.frames, used),
-        )
-        for number, recording in bank.each()
-    }  # fmt: skip
+    quantities = quantity_names(bank.features.individuals, heading=axis is not None)
+    names = described_names(quantities)
+    seven = [number for number, name in enumerate(names) if not name.startswith(OF_ENDS)]
+    found = {}
+    for number, recording in bank.each():
+        frames = np.arange(0, recording.frames, used)
+        own = controls_of(recording.tracks[recording.recording(0)], axis, frames)
+        found[bank.ids[number]] = {**own, SEVEN: own[SMOOTHED][:, seven]}
+    return found
 
 
 @torch.inference_mode()
@@ -260,7 +267,7 @@ def with_embeddings(
     """Add the embeddings of the models of one fold, and of a network that was not trained."""
     features: dict[str, dict[str, np.ndarray]] = {}
     for record_id, found in controls.items():
-        for name in CONTROLS:
+        for name in HAND_MADE:
             if name in found:
                 features.setdefault(name, {})[record_id] = found[name]
     torch.manual_seed(work[0].seed)
@@ -322,7 +329,7 @@ def figure(scores: pd.DataFrame) -> Figure:
         own = scores[scores["data"] == name]
         mean, deviation = means(own), spread(own)
         values, errors = ([of[n][MEAN] for n in mean] for of in (mean, deviation))
-        colours = [drawing.NEUTRAL if n in CONTROLS else drawing.ACCENT for n in mean]
+        colours = [drawing.NEUTRAL if n in HAND_MADE else drawing.ACCENT for n in mean]
         axes.barh(range(len(mean)), values, xerr=errors, color=colours, error_kw={"lw": 0.8})
         axes.set_yticks(range(len(mean)), mean)
         axes.set(title=name, xlabel="mean average precision", xlim=(0, None))

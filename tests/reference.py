@@ -120,6 +120,11 @@ def _quantities(points, frame, pairs, axis):
             heading = points[frame, a, axis[0]] - points[frame, a, axis[1]]
             other = centres[b] - centres[a]
             found.append(heading @ other / np.linalg.norm(heading) / np.linalg.norm(other))
+        front, back = axis
+        for one, other, orders in ((front, front, 1), (back, back, 1), (front, back, 2)):
+            for a, b in [order for pair in pairs for order in (pair, pair[::-1])[:orders]]:
+                gap = points[frame, b, other] - points[frame, a, one]
+                found.append(np.log(np.linalg.norm(gap) + 0.005))
     return found
 
 

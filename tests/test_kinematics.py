@@ -37,7 +37,7 @@ def test_quantities_are_those_of_loops(individuals, axis):
 @pytest.mark.parametrize("frames", [1, 3, 4, 5])
 def test_recordings_shorter_than_a_step(frames):
     found = kinematics.kinematics(torch.from_numpy(tracks_of(frames=frames, missing=0)), AXIS)
-    assert found.shape == (frames, 7)
+    assert found.shape == (frames, 11)
     np.testing.assert_allclose(
         found, reference.kinematics(tracks_of(frames=frames, missing=0), AXIS)
     )
@@ -59,9 +59,11 @@ def test_names_tell_the_quantities_in_their_order():
     series = kinematics.quantity_names(("a", "b"), heading=True)
     assert series == [
         "log speed a", "log speed b", "log distance of centres a-b", "log nearest distance a-b",
-        "approach a-b", "facing a->b", "facing b->a",
+        "approach a-b", "facing a->b", "facing b->a", "log distance of fronts a-b",
+        "log distance of backs a-b", "log distance of front and back a->b",
+        "log distance of front and back b->a",
     ]  # fmt: skip
-    assert len(kinematics.described_names(series)) == 7 * 7
+    assert len(kinematics.described_names(series)) == 7 * 11
 
 
 def test_a_known_scene():
@@ -75,7 +77,8 @@ def test_a_known_scene():
     assert row[1].item() == pytest.approx(0.0005)
     assert row[2].item() == pytest.approx(0.30 + 0.005)  # centres at 0.29 and 0.59
     assert row[3].item() == pytest.approx(0.20 + 0.005)  # nose at 0.34, tail at 0.54
-    approach, *facing = kinematics.kinematics(torch.from_numpy(tracks), (0, 1))[4, 4:].tolist()
+    assert row[7:].tolist() == pytest.approx([0.305, 0.305, 0.205, 0.405])  # nose to tail: 0.2, 0.4
+    approach, *facing = kinematics.kinematics(torch.from_numpy(tracks), (0, 1))[4, 4:7].tolist()
     assert np.sinh(approach) * 0.0005 == pytest.approx(0.01)
     assert facing == pytest.approx([1, -1])
 
@@ -156,7 +159,7 @@ def test_exchanged_animals_exchange_their_labels():
     exchanged = augmentation.apply(around.clone(), np.full((len(around), 2), 0.3))
     quantities = kinematics.kinematics(around, (0, 2))
     found = kinematics.kinematics(exchanged, (0, 2))
-    order = [1, 0, 2, 3, 4, 6, 5]
+    order = [1, 0, 2, 3, 4, 6, 5, 7, 8, 10, 9]
     torch.testing.assert_close(found, quantities[..., order], equal_nan=True)
 
 
@@ -198,7 +201,7 @@ def test_training_learns_them_and_keeps_their_scale(tmp_path, monkeypatch):
           "--save_history", "--run_id=a", "data"])  # fmt: skip
     config = yaml.safe_load((tmp_path / "models/a/model_config.yml").read_text())
     scale = config["targets"]["kinematics"]
-    assert len(scale["names"]) == config["out_heads"]["kinematics"]["num_classes"] == 49
+    assert len(scale["names"]) == config["out_heads"]["kinematics"]["num_classes"] == 77
     history = (tmp_path / "models/a/training_history.csv").read_text().splitlines()
     column = history[0].split(",").index("kinematics_train_r2")
     scores = [float(line.split(",")[column]) for line in history[1:]]

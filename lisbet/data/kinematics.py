@@ -88,9 +88,11 @@ def quantity_names(individuals: tuple[str, ...], *, heading: bool) -> list[str]:
     for what in ("log distance of centres", "log nearest distance", "approach"):
         names += [f"{what} {one}-{other}" for one, other in pairs]
     if heading:
-        names += [
-            f"facing {a}->{b}" for one, other in pairs for a, b in ((one, other), (other, one))
-        ]
+        ordered = [f"{a}->{b}" for one, other in pairs for a, b in ((one, other), (other, one))]
+        names += [f"facing {both}" for both in ordered]
+        for what in ("fronts", "backs"):
+            names += [f"log distance of {what} {one}-{other}" for one, other in pairs]
+        names += [f"log distance of front and back {both}" for both in ordered]
     return names
 
 
@@ -118,7 +120,9 @@ def kinematics(tracks: Tensor, axis: tuple[int, int] | None) -> Tensor:
         (…, frames, quantities): of each individual, the logarithm of its speed; of each pair, the
         logarithms of the distance of their centres and of their nearest keypoints, and the speed
         at which the centres approach, as asinh of its ratio to `SPEED_FLOOR`; with `axis`, of both
-        animals of each pair, the cosine of the angle between heading and direction to the other.
+        animals of each pair, the cosine of the angle between heading and direction to the other,
+        and the logarithms of the distances between the fronts of each pair, between their backs,
+        and from the front of each to the back of the other.
     """
     axes = [own.contiguous() for own in tracks.unbind(-1)]  # missing points are 0 on each
     frames, there = tracks.shape[-4], functools.reduce(torch.logical_or, (a != 0 for a in axes))
@@ -139,6 +143,7 @@ def kinematics(tracks: Tensor, axis: tuple[int, int] | None) -> Tensor:
     approach = (_earlier(distance, -2) - _later(distance, -2)) / (2 * STEP)
     found.append(torch.asinh(_with_ends(approach, frames) / SPEED_FLOOR))
     if axis is not None:
+        orders = [order for pair in pairs for order in (pair, pair[::-1])]
         seen = there[..., axis[0]] & there[..., axis[1]]
         heading = torch.stack([own[..., axis[0]] - own[..., axis[1]] for own in axes])
         heading = torch.where(seen, heading, torch.nan)
@@ -148,6 +153,10 @@ def kinematics(tracks: Tensor, axis: tuple[int, int] | None) -> Tensor:
             for animal, sign in zip(pair, (1, -1), strict=True)
         ]
         found.append(torch.stack(facing, -1))
+        ends = [(end, end, *pair) for end in axis for pair in pairs]
+        ends += [(*axis, *order) for order in orders]
+        lengths = torch.stack([_between(axes, there, *one) for one in ends], -1)
+        found.append(torch.log(lengths + LENGTH_FLOOR))
     return torch.cat(found, -1)
 
 
@@ -172,6 +181,15 @@ def _with_ends(changes: Tensor, frames: int) -> Tensor:
 def _length(vectors: Tensor) -> Tensor:
     """Return the length of vectors (space, …)."""
     return vectors.square().sum(0).sqrt()
+
+
+def _between(
+    axes: Sequence[Tensor], there: Tensor, own: int, theirs: int, one: int, other: int
+) -> Tensor:
+    """Return the distance between keypoint `own` of an animal and `theirs` of another."""
+    gap = torch.stack([along[..., other, theirs] - along[..., one, own] for along in axes])
+    seen = there[..., one, own] & there[..., other, theirs]
+    return torch.where(seen, _length(gap), torch.nan)
 
 
 def _nearest(axes: Sequence[Tensor], there: Tensor, one: int, other: int) -> Tensor:

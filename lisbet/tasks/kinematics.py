@@ -82,7 +82,8 @@ class Kinematics(Task):
         if self._axis is None:
             log.warning(
                 "kinematics: the names of the keypoints (%s) do not tell front and back of an "
-                "animal, so headings are left out; pass --set kinematics.front=…,kinematics.back=…",
+                "animal, so headings and distances of fronts and backs are left out; pass "
+                "--set kinematics.front=…,kinematics.back=…",
                 ", ".join(keypoints),
             )
         else:
