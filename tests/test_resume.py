@@ -15,6 +15,7 @@ from resumable import STOPPED, fingerprint, last_step, short
 from lisbet.cli import main
 from lisbet.core.errors import ModelError
 from lisbet.core.storage.write_log import LOG
+from lisbet.data import kinematics
 from lisbet.models import model_dir
 from lisbet.training.checkpoint import manifest
 from lisbet.training.checkpoint.directory import CheckpointDirectory
@@ -74,6 +75,21 @@ def test_changed_recordings_are_noticed(here, tmp_path, capsys):
     write_dataset(tmp_path / "data", [160, 160, 160, 161])
     said = refused(capsys, *short(3), "--run_id=short", "--resume", "data")
     assert "the recordings are not those" in said
+
+
+def test_changed_targets_of_a_task_are_noticed(here, monkeypatch, capsys):
+    words = ["--task_ids=kinematics", "--set=kinematics.front=point0,kinematics.back=point1",
+             "--run_id=spans", "data"]  # fmt: skip
+    with monkeypatch.context() as earlier:
+        earlier.setattr(kinematics, "SPANS", (15, 31))
+        main([*short(), *words])
+    before = fingerprint(here.parent / "spans")
+    for more in ((), ("--dry_run",)):
+        said = refused(capsys, *short(3), *words, "--resume", *more)
+        assert "models/spans began with other outputs" in said
+        assert "kinematics: num_classes was 55, is 77" in said  # 11 quantities: 5 and 7 of each
+        assert "kinematics: other targets" in said
+    assert fingerprint(here.parent / "spans") == before
 
 
 def test_resume_without_a_beginning_starts(here, capsys):

@@ -39,6 +39,7 @@ def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
     manifest = Manifest.read(checkpoint)
     state, _ = read_state(checkpoint)
     resume.require_same_run(state.run, trainer.config, folder)
+    resume.require_same_model(trainer.inputs.config, folder)
     trainer.strategy.require_resumable(manifest)
     done = len(state.history)
     where = f"{checkpoint}: step {state.step}, {done} of {epochs} epochs are finished"

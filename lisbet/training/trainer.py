@@ -16,7 +16,7 @@ from lisbet.options import TrainOptions
 from lisbet.training import run_folder
 from lisbet.training.checkpoint.directory import CheckpointDirectory
 from lisbet.training.checkpoint.manifest import Manifest
-from lisbet.training.checkpoint.resume import require_same_run
+from lisbet.training.checkpoint.resume import require_same_model, require_same_run
 from lisbet.training.checkpoint.writer import Checkpoints, TrainingState, read_state
 from lisbet.training.conditioning import Conditioning
 from lisbet.training.datasets.batch_buffer import BatchBuffer
@@ -367,6 +367,7 @@ class Trainer:
         manifest = Manifest.read(folder)
         state, scores = read_state(folder)
         require_same_run(state.run, self.config, self.folder)
+        require_same_model(self.inputs.config, self.folder)
         self.strategy.require_resumable(manifest)
         self.strategy.load_state(folder, manifest.form)
         self.scores.load_state_dict(

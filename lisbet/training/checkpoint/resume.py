@@ -1,6 +1,7 @@
 """Which checkpoint a run resumes from, and whether it is still the same run."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lisbet.core.json_types import JsonDict
 from lisbet.core.option_values import Size
 from lisbet.core.yaml_files import read_yaml
 from lisbet.models import model_dir
+from lisbet.models.multitask import ModelConfig
 from lisbet.options import TrainOptions, VerifyOptions, affecting
 from lisbet.training import run_folder
 from lisbet.training.checkpoint.consolidate import read_weights_of
@@ -94,6 +96,53 @@ def require_same_run(begun: JsonDict, run: JsonDict, folder: Path) -> None:
             log.warning(
                 "%s was %s, is %s: results may differ in the last digits", name, was, is_now
             )
+
+
+def require_same_model(config: ModelConfig, folder: Path) -> None:
+    """Refuse to resume a run whose tasks had other outputs: a task was changed since it began.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        The model that would be trained now.
+    folder : Path
+        The model directory, which holds the configuration that the run began with.
+
+    Raises
+    ------
+    ModelError
+        With the tasks that differ.
+    """
+    path = folder / model_dir.MODEL_CONFIG
+    if not path.is_file():
+        return
+    before = read_yaml(path)
+    now = config.model_dump(mode="json", exclude_defaults=True)  # as it is written
+    differing = [
+        f"  {task}: {change}"
+        for task in sorted(before["out_heads"].keys() | now["out_heads"].keys())
+        for change in _changes(_outputs(before, task), _outputs(now, task))
+    ]
+    if differing:
+        raise ModelError(
+            f"{folder} began with other outputs of its tasks than this version of lisbet, or of a "
+            "plugin, gives them; resume it with the version that it began with, or train a new "
+            "model with another --run_id:\n" + "\n".join(differing)
+        )
+
+
+def _outputs(config: JsonDict, task: str) -> JsonDict:
+    """Return the settings of a head, and the names of its targets if they have any."""
+    names = config.get("targets", {}).get(task, {}).get("names")
+    return {**config["out_heads"].get(task, {}), **({"targets": names} if names else {})}
+
+
+def _changes(before: JsonDict, now: JsonDict) -> Iterator[str]:
+    for name in sorted(before.keys() | now.keys()):
+        was, is_now = before.get(name), now.get(name)
+        if was != is_now:
+            lists = isinstance(was, list) and isinstance(is_now, list)
+            yield f"other {name}" if lists else f"{name} was {was!r}, is {is_now!r}"
 
 
 def _defaults() -> JsonDict:
