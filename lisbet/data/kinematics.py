@@ -155,8 +155,7 @@ def kinematics(tracks: Tensor, axis: tuple[int, int] | None) -> Tensor:
         found.append(torch.stack(facing, -1))
         ends = [(end, end, *pair) for end in axis for pair in pairs]
         ends += [(*axis, *order) for order in orders]
-        lengths = torch.stack([_between(axes, there, *one) for one in ends], -1)
-        found.append(torch.log(lengths + LENGTH_FLOOR))
+        found.append(torch.log(_between(axes, there, ends) + LENGTH_FLOOR))
     return torch.cat(found, -1)
 
 
@@ -184,12 +183,22 @@ def _length(vectors: Tensor) -> Tensor:
 
 
 def _between(
-    axes: Sequence[Tensor], there: Tensor, own: int, theirs: int, one: int, other: int
+    axes: Sequence[Tensor], there: Tensor, ends: Sequence[tuple[int, int, int, int]]
 ) -> Tensor:
-    """Return the distance between keypoint `own` of an animal and `theirs` of another."""
-    gap = torch.stack([along[..., other, theirs] - along[..., one, own] for along in axes])
-    seen = there[..., one, own] & there[..., other, theirs]
-    return torch.where(seen, _length(gap), torch.nan)
+    """Return distances (…, ends) between keypoints of two animals, NaN where one is missing.
+
+    Each of the ends has the keypoint of the one animal and of the other, and their numbers.
+    """
+
+    def first(own: Tensor) -> Tensor:
+        return torch.stack([own[..., animal, keypoint] for keypoint, _, animal, _ in ends], -1)
+
+    def second(own: Tensor) -> Tensor:
+        return torch.stack([own[..., animal, keypoint] for _, keypoint, _, animal in ends], -1)
+
+    squares = ((second(along) - first(along)).square() for along in axes)
+    seen = first(there) & second(there)
+    return torch.where(seen, functools.reduce(torch.add, squares).sqrt(), torch.nan)
 
 
 def _nearest(axes: Sequence[Tensor], there: Tensor, one: int, other: int) -> Tensor:
