@@ -308,8 +308,10 @@ def markdown(scores: pd.DataFrame, notes: dict[str, str]) -> str:
     mean, deviation, share = means(scores), spread(scores), present(scores)
     columns = [name for name in share if name != MEAN or len(share) > 2]
     lines = [f"| features | {' | '.join(columns)} | training |", "|---" * (len(columns) + 2) + "|"]
+    several = len(scores[["seed", "fold"]].drop_duplicates()) > 1
     for name, own in mean.items():
-        cells = [f"{own[c]:.3f} ± {deviation[name][c]:.3f}" for c in columns]
+        errors = [f" ± {deviation[name][c]:.3f}" if several else "" for c in columns]
+        cells = [f"{own[c]:.3f}{error}" for c, error in zip(columns, errors, strict=True)]
         lines.append(f"| {name} | {' | '.join(cells)} | {notes.get(name, '')} |")
     lines.append(f"| (share of the frames) | {' | '.join(f'{share[c]:.3f}' for c in columns)} | |")
     return "\n".join(lines)
