@@ -105,6 +105,11 @@ def test_front_and_back_are_set():
     assert kinematics.body_axis(features, "2", "1") == (1, 0)
     with pytest.raises(ConfigError, match="'3'"):
         kinematics.body_axis(features, "3")
+    with pytest.raises(ConfigError, match="'2' would be both the front and the back"):
+        kinematics.body_axis(features, "2", "2")
+    features = Features(individuals=("a", "b"), keypoints=("nose", "tail"), space=("x", "y"))
+    with pytest.raises(ConfigError, match="'nose' would be both"):
+        kinematics.body_axis(features, back="nose")
 
 
 def test_the_task_needs_two_individuals():

@@ -90,6 +90,9 @@ def test_changed_targets_of_a_task_are_noticed(here, monkeypatch, capsys):
         assert "kinematics: num_classes was 55, is 77" in said  # 11 quantities: 5 and 7 of each
         assert "kinematics: other targets" in said
     assert fingerprint(here.parent / "spans") == before
+    (here.parent / "spans" / model_dir.MODEL_CONFIG).write_text("out_heads: 3\n")
+    said = refused(capsys, *short(3), *words, "--resume", "--dry_run")
+    assert model_dir.MODEL_CONFIG in said
 
 
 def test_resume_without_a_beginning_starts(here, capsys):

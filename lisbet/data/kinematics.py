@@ -54,7 +54,7 @@ def body_axis(
     Raises
     ------
     ConfigError
-        If there is no keypoint of a given name.
+        If there is no keypoint of a given name, or it would be both the front and the back.
     """
     names = features.keypoints
     for name in (front, back):
@@ -67,8 +67,15 @@ def body_axis(
     if ends[0] is None and ends[1] is not None:
         others = (n for n, name in enumerate(names) if _first_with(BACK, (name,)) is None)
         ends[0] = next(others, None)
-    if ends[0] is None or ends[1] is None or ends[0] == ends[1]:
+    if ends[0] is None or ends[1] is None:
         return None
+    if ends[0] == ends[1]:
+        if front is None and back is None:
+            return None
+        raise ConfigError(
+            f"keypoint {names[ends[0]]!r} would be both the front and the back of an animal; set "
+            f"two of {', '.join(names)} by --set kinematics.front=…,kinematics.back=…"
+        )
     return ends[0], ends[1]
 
 

@@ -111,13 +111,12 @@ def require_same_model(config: ModelConfig, folder: Path) -> None:
     Raises
     ------
     ModelError
-        With the tasks that differ.
+        With the tasks that differ, or if the configuration is damaged.
     """
     path = folder / model_dir.MODEL_CONFIG
     if not path.is_file():
         return
-    before = read_yaml(path)
-    now = config.model_dump(mode="json", exclude_defaults=True)  # as it is written
+    before, now = (one.model_dump(mode="json") for one in (model_dir.read_config(path), config))
     differing = [
         f"  {task}: {change}"
         for task in sorted(before["out_heads"].keys() | now["out_heads"].keys())
